@@ -1,0 +1,120 @@
+package limits
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var lastID atomic.Uint64
+
+func nextID() uint64 { return lastID.Add(1) }
+
+// A Lease is held while admitted work runs. Like sql.Tx, it is used with a
+// deferred Release that does nothing once Settle has been called. It is safe for
+// concurrent use.
+type Lease struct {
+	store Store
+	id    uint64
+	start time.Time
+	// ended is told when the lease ends, after everything was given back.
+	ended func(l *Lease, actual Cost)
+
+	mu       sync.Mutex
+	done     bool
+	charges  []Charge
+	reserved Cost
+}
+
+// Reserved is what the lease holds now, extensions included.
+func (l *Lease) Reserved() Cost {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reserved
+}
+
+// ShadowRefusals are the shadow limits that would have refused.
+func (l *Lease) ShadowRefusals() []*Limit {
+	var over []*Limit
+	for i := range l.charges {
+		if l.charges[i].Over {
+			over = append(over, l.charges[i].Limit)
+		}
+	}
+	return over
+}
+
+// Extend reserves more output tokens than was predicted, into debt if need be.
+func (l *Lease) Extend(output int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done || output <= 0 {
+		return
+	}
+	var more []Charge
+	for i := range l.charges {
+		c := &l.charges[i]
+		if c.Limit.Dimension == Tokens || c.Limit.Dimension == OutputTokens {
+			c.N += output
+			m := *c
+			m.N = -output
+			more = append(more, m)
+		}
+	}
+	l.reserved.Output += output
+	l.give(more)
+}
+
+// Settle ends the lease, replacing what was reserved by what was used. Slots come
+// back at once. Only the first call of Settle or Release counts.
+func (l *Lease) Settle(actual Cost) {
+	l.mu.Lock()
+	if l.done {
+		l.mu.Unlock()
+		return
+	}
+	l.done = true
+	for i := range l.charges {
+		c := &l.charges[i]
+		c.N -= actual.of(c.Limit.Dimension)
+	}
+	l.give(l.charges)
+	l.mu.Unlock()
+	if l.ended != nil {
+		l.ended(l, actual)
+	}
+}
+
+// Release ends the lease and gives everything back.
+func (l *Lease) Release() { l.Settle(Cost{}) }
+
+// give detaches from the request: its end must not keep accounts from being
+// settled. The store bounds its own time and counts its own failures.
+func (l *Lease) give(charges []Charge) {
+	if len(charges) > 0 {
+		_ = l.store.Give(context.Background(), l.id, charges)
+	}
+}
+
+// Reserve takes cost from limits that refuse, all or none, without waiting. It
+// reports *Exceeded, or the store's error.
+func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lease, error) {
+	charges := make([]Charge, 0, len(limits))
+	for _, l := range limits {
+		n, fits := l.charge(cost)
+		if !fits {
+			return nil, &Exceeded{Reason: ReasonTooLarge, Limit: l, Requested: cost.of(l.Dimension)}
+		}
+		charges = append(charges, Charge{Limit: l, N: n})
+	}
+	lease := &Lease{store: store, id: nextID(), start: time.Now(), charges: charges, reserved: cost}
+	v, err := store.Take(ctx, lease.id, charges)
+	if err != nil {
+		return nil, err
+	}
+	if !v.OK {
+		return nil, &Exceeded{Reason: ReasonLimit, Limit: v.By, Requested: v.N, RetryAfter: v.After}
+	}
+	return lease, nil
+}

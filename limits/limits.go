@@ -1,0 +1,167 @@
+// Package limits decides what may start now: rate limits on requests and tokens,
+// concurrency, and the fair queue in which requests wait for an upstream.
+//
+// Whoever is admitted holds a Lease and ends it exactly once, as one does with
+// sql.Tx:
+//
+//	lease, err := queue.Acquire(ctx, request)
+//	if err != nil {
+//		return err // *Exceeded, or the context's error
+//	}
+//	defer lease.Release()
+//	… do the work …
+//	lease.Settle(actual)
+//
+// A Limit is a rule; a Store keeps its level. The arithmetic of a level is the
+// pure code in bucket.go, shared by every Store.
+package limits
+
+import (
+	"fmt"
+	"time"
+)
+
+// Dimension is what a limit counts.
+type Dimension uint8
+
+// The dimensions. All but Concurrency are amounts per window.
+const (
+	Requests Dimension = iota
+	Tokens             // input and output
+	InputTokens
+	OutputTokens
+	Concurrency // slots in flight
+)
+
+var dimensionNames = [...]string{"requests", "tokens", "input_tokens", "output_tokens", "concurrency"}
+
+// String returns the dimension's name in the configuration and in metrics.
+func (d Dimension) String() string { return dimensionNames[d] }
+
+// Scope is whose limit it is, from narrow to wide.
+type Scope uint8
+
+// The scopes.
+const (
+	ScopeKey Scope = iota
+	ScopeTeam
+	ScopeModel    // one model of an upstream
+	ScopeUpstream // one upstream, all models
+	ScopeGateway
+)
+
+var scopeNames = [...]string{"key", "team", "model", "upstream", "gateway"}
+
+// String returns the scope's name in errors and metrics.
+func (s Scope) String() string { return scopeNames[s] }
+
+// Cost is what a request may use, or did use.
+type Cost struct {
+	Requests int64
+	Input    int64 // tokens
+	Output   int64 // tokens
+	// Predicted is the part of Output that is only a prediction. Where the
+	// prediction alone makes a request larger than a bucket can hold, the whole
+	// bucket is reserved instead of refusing it.
+	Predicted int64
+}
+
+// Tokens is the sum of input and output.
+func (c Cost) Tokens() int64 { return c.Input + c.Output }
+
+// of is what the cost charges in a dimension.
+func (c Cost) of(d Dimension) int64 {
+	switch d {
+	case Requests:
+		return c.Requests
+	case Tokens:
+		return c.Input + c.Output
+	case InputTokens:
+		return c.Input
+	case OutputTokens:
+		return c.Output
+	}
+	return 0
+}
+
+// predicted is the part of the charge that is only predicted.
+func (c Cost) predicted(d Dimension) int64 {
+	if d == Tokens || d == OutputTokens {
+		return c.Predicted
+	}
+	return 0
+}
+
+func (c Cost) plus(o Cost) Cost {
+	return Cost{c.Requests + o.Requests, c.Input + o.Input, c.Output + o.Output, c.Predicted + o.Predicted}
+}
+
+func (c Cost) scaled(f float64) Cost {
+	return Cost{int64(float64(c.Requests) * f), int64(float64(c.Input) * f), int64(float64(c.Output) * f), 0}
+}
+
+// A Limit is one rule: so much of a dimension, for a scope, per window. It is
+// immutable; its level lives in a Store under ID, so that a reload which keeps the
+// ID keeps the level.
+type Limit struct {
+	ID        string // unique and stable, such as "team/search/tokens/1m0s"
+	Scope     Scope
+	Owner     string // name within the scope, for messages
+	Dimension Dimension
+	Amount    int64         // units per Window, or slots; at least 1
+	Window    time.Duration // 0 for Concurrency
+	Burst     int64         // most units at once; at least 1
+	Wait      bool          // wait in the queue instead of refusing
+	Shadow    bool          // count what would be refused, and let it pass
+}
+
+// String describes the limit in a message to its owner.
+func (l *Limit) String() string {
+	if l.Dimension == Concurrency {
+		return fmt.Sprintf("%s %s: concurrency %d", l.Scope, l.Owner, l.Amount)
+	}
+	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.Window)
+}
+
+// charge is what cost takes from the limit, and whether that can ever fit.
+func (l *Limit) charge(cost Cost) (n int64, fits bool) {
+	if l.Dimension == Concurrency {
+		return 1, true
+	}
+	n = cost.of(l.Dimension)
+	if n <= l.Burst || l.Shadow {
+		return n, true
+	}
+	return l.Burst, n-cost.predicted(l.Dimension) <= l.Burst
+}
+
+// Reason says why something was not admitted.
+type Reason string
+
+// The reasons.
+const (
+	ReasonLimit     Reason = "limit"          // a limit that refuses is used up
+	ReasonTooLarge  Reason = "too_large"      // larger than a limit can ever hold
+	ReasonQueueFull Reason = "queue_full"     // no place left in the queue
+	ReasonPredicted Reason = "predicted_wait" // the wait would be too long
+	ReasonTimeout   Reason = "queue_timeout"  // it did wait too long
+)
+
+// Exceeded is a refusal. RetryAfter is the time after which the same request
+// would be admitted if nobody else came, or 0 when waiting does not help.
+type Exceeded struct {
+	Reason     Reason
+	Limit      *Limit // the limit that refused; nil for bounds of the queue itself
+	Upstream   string // whose queue refused; empty for a limit of the caller
+	Requested  int64  // what the request needed of the limit
+	RetryAfter time.Duration
+	Waited     time.Duration // time spent in the queue
+}
+
+// Error describes the refusal.
+func (e *Exceeded) Error() string {
+	if e.Limit != nil {
+		return fmt.Sprintf("%s (%s)", e.Reason, e.Limit)
+	}
+	return fmt.Sprintf("%s (upstream %s)", e.Reason, e.Upstream)
+}

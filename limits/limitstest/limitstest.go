@@ -1,0 +1,284 @@
+// Package limitstest is the conformance suite of limits.Store. Every store runs
+// it; a store that passes gives the same verdicts as every other.
+package limitstest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/limits"
+)
+
+// Bucket returns a rate limit for a test.
+func Bucket(id string, d limits.Dimension, amount int64, window time.Duration, burst int64) *limits.Limit {
+	return &limits.Limit{ID: id, Scope: limits.ScopeTeam, Owner: id, Dimension: d, Amount: amount, Window: window, Burst: burst}
+}
+
+// Slots returns a concurrency limit for a test.
+func Slots(id string, n int64) *limits.Limit {
+	return &limits.Limit{ID: id, Scope: limits.ScopeTeam, Owner: id, Dimension: limits.Concurrency, Amount: n}
+}
+
+// Run checks that a store keeps its contract. The function fresh returns an empty
+// store; wait lets the store's time pass.
+func Run(t *testing.T, fresh func(t *testing.T) limits.Store, wait func(time.Duration)) {
+	for name, test := range map[string]func(*testing.T, limits.Store, func(time.Duration)){
+		"burst, then rate":            burstThenRate,
+		"after is the truth":          afterIsTrue,
+		"all or nothing":              allOrNothing,
+		"narrowest refuses":           narrowestRefuses,
+		"slots":                       slots,
+		"give refunds up to the full": refund,
+		"debt is paid off":            debt,
+		"keep stays behind":           keep,
+		"a scaled limit is smaller":   scaled,
+		"shadow never refuses":        shadow,
+		"lower only lowers":           lower,
+		"concurrent takes":            concurrent,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, fresh(t), wait) })
+	}
+}
+
+var ids struct {
+	sync.Mutex
+	last uint64
+}
+
+func take(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict {
+	t.Helper()
+	ids.Lock()
+	ids.last++
+	id := ids.last
+	ids.Unlock()
+	v, err := s.Take(context.Background(), id, charges)
+	if err != nil {
+		t.Fatalf("Take: %v", err)
+	}
+	return v
+}
+
+func mustTake(t *testing.T, s limits.Store, charges ...limits.Charge) {
+	t.Helper()
+	if v := take(t, s, charges...); !v.OK {
+		t.Fatalf("Take refused by %v, after %v", v.By, v.After)
+	}
+}
+
+func mustRefuse(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict {
+	t.Helper()
+	v := take(t, s, charges...)
+	if v.OK {
+		t.Fatal("Take admitted what it should refuse")
+	}
+	return v
+}
+
+func remaining(t *testing.T, s limits.Store, l *limits.Limit) int64 {
+	t.Helper()
+	levels, err := s.Levels(context.Background(), []*limits.Limit{l})
+	if err != nil {
+		t.Fatalf("Levels: %v", err)
+	}
+	return levels[0].Remaining
+}
+
+// covers LIM-02
+func burstThenRate(t *testing.T, s limits.Store, wait func(time.Duration)) {
+	l := Bucket("a", limits.Requests, 100, time.Second, 10)
+	for range 10 {
+		mustTake(t, s, limits.Charge{Limit: l, N: 1})
+	}
+	mustRefuse(t, s, limits.Charge{Limit: l, N: 1})
+	wait(100 * time.Millisecond)
+	got := 0
+	for take(t, s, limits.Charge{Limit: l, N: 1}).OK {
+		got++
+	}
+	if got < 9 || got > 10 {
+		t.Errorf("after 100 ms at 100/s: %d admitted, want 10", got)
+	}
+}
+
+// covers LIM-07
+func afterIsTrue(t *testing.T, s limits.Store, wait func(time.Duration)) {
+	l := Bucket("a", limits.Tokens, 1000, time.Second, 1000)
+	mustTake(t, s, limits.Charge{Limit: l, N: 900})
+	v := mustRefuse(t, s, limits.Charge{Limit: l, N: 300})
+	if v.By != l || v.After < 150*time.Millisecond || v.After > 210*time.Millisecond {
+		t.Fatalf("refused by %v after %v, want about 200 ms", v.By, v.After)
+	}
+	wait(v.After)
+	mustTake(t, s, limits.Charge{Limit: l, N: 300})
+}
+
+// covers LIM-06
+func allOrNothing(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	a, b, c := Bucket("a", limits.Requests, 5, time.Hour, 5), Bucket("b", limits.Tokens, 10, time.Hour, 10), Slots("c", 3)
+	mustTake(t, s, limits.Charge{Limit: b, N: 5})
+	mustRefuse(t, s, limits.Charge{Limit: a, N: 1}, limits.Charge{Limit: c, N: 1}, limits.Charge{Limit: b, N: 6})
+	if got := remaining(t, s, a); got != 5 {
+		t.Errorf("requests left: %d, want 5", got)
+	}
+	if got := remaining(t, s, c); got != 3 {
+		t.Errorf("slots left: %d, want 3", got)
+	}
+}
+
+func narrowestRefuses(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	narrow, wide := Bucket("n", limits.Requests, 60, time.Minute, 1), Bucket("w", limits.Requests, 6, time.Minute, 1)
+	mustTake(t, s, limits.Charge{Limit: narrow, N: 1}, limits.Charge{Limit: wide, N: 1})
+	v := mustRefuse(t, s, limits.Charge{Limit: narrow, N: 1}, limits.Charge{Limit: wide, N: 1})
+	if v.By != narrow {
+		t.Errorf("refused by %v, want the narrower limit", v.By)
+	}
+	if v.After < 9*time.Second || v.After > 10*time.Second {
+		t.Errorf("after %v, want the longer wait of 10 s", v.After)
+	}
+}
+
+// covers LIM-01
+func slots(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l := Slots("a", 2)
+	ctx := context.Background()
+	for id := range uint64(2) {
+		if v, err := s.Take(ctx, 1000+id, []limits.Charge{{Limit: l, N: 1}}); err != nil || !v.OK {
+			t.Fatalf("slot %d: %v %v", id, v, err)
+		}
+	}
+	v := mustRefuse(t, s, limits.Charge{Limit: l, N: 1})
+	if v.After != 0 {
+		t.Errorf("a missing slot has no known end, got %v", v.After)
+	}
+	if err := s.Give(ctx, 1000, []limits.Charge{{Limit: l, N: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	mustTake(t, s, limits.Charge{Limit: l, N: 1})
+	mustRefuse(t, s, limits.Charge{Limit: l, N: 1})
+}
+
+func refund(t *testing.T, s limits.Store, wait func(time.Duration)) {
+	l := Bucket("a", limits.Tokens, 1000, time.Hour, 1000)
+	mustTake(t, s, limits.Charge{Limit: l, N: 800})
+	if err := s.Give(context.Background(), 1, []limits.Charge{{Limit: l, N: 500}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := remaining(t, s, l); got < 699 || got > 700 {
+		t.Errorf("left %d, want 700", got)
+	}
+	if err := s.Give(context.Background(), 2, []limits.Charge{{Limit: l, N: 5000}}); err != nil {
+		t.Fatal(err)
+	}
+	wait(10 * time.Millisecond)
+	if got := remaining(t, s, l); got != 1000 {
+		t.Errorf("left %d, want no more than the burst of 1000", got)
+	}
+	mustTake(t, s, limits.Charge{Limit: l, N: 1000})
+	mustRefuse(t, s, limits.Charge{Limit: l, N: 10})
+}
+
+func debt(t *testing.T, s limits.Store, wait func(time.Duration)) {
+	l := Bucket("a", limits.Tokens, 1000, time.Second, 100)
+	if err := s.Give(context.Background(), 1, []limits.Charge{{Limit: l, N: -300}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := remaining(t, s, l); got > -190 {
+		t.Errorf("left %d, want a debt of 200", got)
+	}
+	v := mustRefuse(t, s, limits.Charge{Limit: l, N: 1})
+	wait(v.After)
+	mustTake(t, s, limits.Charge{Limit: l, N: 1})
+}
+
+func keep(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l, c := Bucket("a", limits.Tokens, 100, time.Hour, 100), Slots("c", 10)
+	mustTake(t, s, limits.Charge{Limit: l, N: 60, Keep: 40})
+	mustRefuse(t, s, limits.Charge{Limit: l, N: 20, Keep: 25})
+	mustTake(t, s, limits.Charge{Limit: l, N: 20})
+	for range 7 {
+		mustTake(t, s, limits.Charge{Limit: c, N: 1, Keep: 3})
+	}
+	mustRefuse(t, s, limits.Charge{Limit: c, N: 1, Keep: 3})
+	mustTake(t, s, limits.Charge{Limit: c, N: 1})
+}
+
+func scaled(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l, c := Bucket("a", limits.Requests, 100, time.Hour, 100), Slots("c", 10)
+	for range 50 {
+		mustTake(t, s, limits.Charge{Limit: l, N: 1, Scale: 500})
+	}
+	mustRefuse(t, s, limits.Charge{Limit: l, N: 1, Scale: 500})
+	for range 5 {
+		mustTake(t, s, limits.Charge{Limit: c, N: 1, Scale: 500})
+	}
+	mustRefuse(t, s, limits.Charge{Limit: c, N: 1, Scale: 500})
+	mustTake(t, s, limits.Charge{Limit: c, N: 1, Scale: 1000})
+}
+
+func shadow(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l := Bucket("a", limits.Requests, 2, time.Hour, 2)
+	l.Shadow = true
+	over := 0
+	for range 5 {
+		charges := []limits.Charge{{Limit: l, N: 1}}
+		mustTake(t, s, charges...)
+		if charges[0].Over {
+			over++
+		}
+		if charges[0].Over {
+			if err := s.Give(context.Background(), 9, charges); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if over != 3 {
+		t.Errorf("%d would have been refused, want 3", over)
+	}
+	if got := remaining(t, s, l); got != 0 {
+		t.Errorf("left %d, want 0: what is over is not charged", got)
+	}
+}
+
+func lower(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l := Bucket("a", limits.Requests, 100, time.Hour, 100)
+	ctx := context.Background()
+	for _, step := range []struct{ to, want int64 }{{150, 100}, {40, 40}, {60, 40}, {0, 0}} {
+		if err := s.Lower(ctx, l, step.to); err != nil {
+			t.Fatal(err)
+		}
+		if got := remaining(t, s, l); got != step.want {
+			t.Errorf("lowered to %d: %d left, want %d", step.to, got, step.want)
+		}
+	}
+}
+
+// covers LIM-01, LIM-08
+func concurrent(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	l, c := Bucket("a", limits.Requests, 50, 24*time.Hour, 50), Slots("c", 20)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	buckets, slots := 0, 0
+	for i := range 200 {
+		wg.Go(func() {
+			a, err1 := s.Take(context.Background(), uint64(5000+i), []limits.Charge{{Limit: l, N: 1}})
+			b, err2 := s.Take(context.Background(), uint64(6000+i), []limits.Charge{{Limit: c, N: 1}})
+			mu.Lock()
+			defer mu.Unlock()
+			if err1 != nil || err2 != nil {
+				t.Errorf("Take: %v %v", err1, err2)
+			}
+			if a.OK {
+				buckets++
+			}
+			if b.OK {
+				slots++
+			}
+		})
+	}
+	wg.Wait()
+	if buckets != 50 || slots != 20 {
+		t.Errorf("admitted %d and %d, want 50 and 20", buckets, slots)
+	}
+}

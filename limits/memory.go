@@ -1,0 +1,161 @@
+package limits
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// maxIdle is how many levels Memory keeps before it forgets those that a new
+// bucket would start with anyway.
+const maxIdle = 4096
+
+// Memory is the Store of a single process. The zero Memory is not usable; see
+// NewMemory.
+type Memory struct {
+	start time.Time // levels are counted from here, on the monotonic clock
+	mu    sync.Mutex
+	state map[string]*state
+	limit int // number of levels at which idle ones are dropped
+}
+
+type state struct {
+	tat   micros // of a rate
+	inUse int64  // of a concurrency limit
+}
+
+// NewMemory returns an empty store: every bucket full, every slot free.
+func NewMemory() *Memory {
+	return &Memory{start: time.Now(), state: make(map[string]*state), limit: maxIdle}
+}
+
+func (m *Memory) now() micros { return time.Since(m.start).Microseconds() }
+
+func (m *Memory) at(l *Limit, now micros) *state {
+	s := m.state[l.ID]
+	if s == nil {
+		if len(m.state) >= m.limit {
+			m.sweep(now)
+		}
+		s = &state{}
+		m.state[l.ID] = s
+	}
+	return s
+}
+
+// sweep drops the levels that say nothing, and doubles the threshold when most of
+// them do, so that its cost stays spread out.
+func (m *Memory) sweep(now micros) {
+	for id, s := range m.state {
+		if s.inUse == 0 && s.tat <= now {
+			delete(m.state, id)
+		}
+	}
+	m.limit = max(maxIdle, 2*len(m.state))
+}
+
+// Take implements Store. It never fails.
+func (m *Memory) Take(_ context.Context, _ uint64, charges []Charge) (Verdict, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	v := Verdict{OK: true}
+	for i := range charges {
+		c := &charges[i]
+		c.Over = false
+		after, ok := m.check(c, now)
+		if ok {
+			continue
+		}
+		if c.Limit.Shadow {
+			c.Over = true
+			continue
+		}
+		if v.OK {
+			v.OK, v.By, v.N = false, c.Limit, c.N
+		}
+		v.After = max(v.After, after)
+	}
+	if !v.OK {
+		return v, nil
+	}
+	for i := range charges {
+		m.apply(&charges[i], now)
+	}
+	return v, nil
+}
+
+func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {
+	s := m.at(c.Limit, now)
+	if c.Limit.Dimension == Concurrency {
+		slots := c.slots()
+		return 0, s.inUse+1 <= slots-min(c.Keep, slots-1)
+	}
+	_, wait, ok := rateOf(c.Limit, c.Scale).take(s.tat, now, c.N, c.Keep)
+	return toDuration(wait), ok
+}
+
+func (m *Memory) apply(c *Charge, now micros) {
+	if c.Over {
+		return
+	}
+	s := m.at(c.Limit, now)
+	if c.Limit.Dimension == Concurrency {
+		s.inUse++
+		return
+	}
+	// The check has passed; charging by give takes all of N where a scaled
+	// burst is smaller.
+	s.tat = rateOf(c.Limit, c.Scale).give(s.tat, now, -c.N)
+}
+
+// Give implements Store. It never fails.
+func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	for i := range charges {
+		c := &charges[i]
+		if c.Over {
+			continue
+		}
+		s := m.at(c.Limit, now)
+		if c.Limit.Dimension == Concurrency {
+			s.inUse = max(0, s.inUse-1)
+			continue
+		}
+		s.tat = rateOf(c.Limit, c.Scale).give(s.tat, now, c.N)
+	}
+	return nil
+}
+
+// Levels implements Store. It never fails.
+func (m *Memory) Levels(_ context.Context, limits []*Limit) ([]Level, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	out := make([]Level, len(limits))
+	for i, l := range limits {
+		s := m.state[l.ID]
+		if s == nil {
+			s = &state{}
+		}
+		if l.Dimension == Concurrency {
+			out[i].Remaining = l.Amount - s.inUse
+			continue
+		}
+		r := rateOf(l, 0)
+		out[i] = Level{Remaining: r.level(s.tat, now), Reset: toDuration(max(s.tat-now, 0))}
+	}
+	return out, nil
+}
+
+// Lower implements Store. It never fails.
+func (m *Memory) Lower(_ context.Context, l *Limit, units int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	s := m.at(l, now)
+	s.tat = rateOf(l, 0).lower(s.tat, now, units)
+	return nil
+}

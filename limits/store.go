@@ -1,0 +1,63 @@
+package limits
+
+import (
+	"context"
+	"time"
+)
+
+// full is the scale of a limit that is not slowed down, in thousandths.
+const full = 1000
+
+// A Charge takes N units of a limit.
+type Charge struct {
+	Limit *Limit
+	N     int64
+	Keep  int64 // units that must stay behind, for a higher class or as a margin
+	Scale int64 // thousandths of the limit in force while an upstream is slowed down; 0 means all of it
+	// Over is set by Take on a shadow limit that would have refused. Nothing was
+	// charged there.
+	Over bool
+}
+
+// slots is how many slots a concurrency charge sees.
+func (c *Charge) slots() int64 {
+	if c.Scale > 0 && c.Scale < full {
+		return max(1, c.Limit.Amount*c.Scale/full)
+	}
+	return c.Limit.Amount
+}
+
+// A Verdict says whether all charges were taken.
+type Verdict struct {
+	OK bool
+	// By is the narrowest limit that refused: first of the charges in order.
+	By *Limit
+	N  int64 // what was asked of By
+	// After is the time until the last of the refusing rates would admit, 0 when
+	// only slots are missing, whose return nobody can foresee.
+	After time.Duration
+}
+
+// A Level is where a limit stands.
+type Level struct {
+	Remaining int64         // units or slots left; negative is debt
+	Reset     time.Duration // time until the bucket is full again; 0 for slots
+}
+
+// A Store keeps the level of every limit. It is safe for concurrent use, and
+// bounds its own time. Its conformance suite is in limits/limitstest.
+type Store interface {
+	// Take takes every charge or none, in one step. Charges stand from the
+	// narrowest limit to the widest. The id names the reservation: a store that
+	// may lose a reply makes a repeated Take or Give under the same id harmless,
+	// and keeps slots as leases under it.
+	Take(ctx context.Context, id uint64, charges []Charge) (Verdict, error)
+	// Give returns N units of each charge, or the slot; a negative N charges
+	// more, into debt if need be. Charges marked Over are passed over.
+	Give(ctx context.Context, id uint64, charges []Charge) error
+	// Levels reports where limits stand, in their order.
+	Levels(ctx context.Context, limits []*Limit) ([]Level, error)
+	// Lower brings the level of a rate down to at most units, because its
+	// provider says so.
+	Lower(ctx context.Context, l *Limit, units int64) error
+}

@@ -1,0 +1,323 @@
+package limits
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+)
+
+// The slow-down of an upstream that answers 429 or 529 (additive increase,
+// multiplicative decrease).
+const (
+	slowSamples  = 50               // answers that make a window…
+	slowDwell    = 30 * time.Second // …or this much time
+	slowFloor    = full / 20
+	slowIncrease = full / 50
+)
+
+// A Target is what one upstream × model allows right now: its configured limits,
+// what was learned from its answers, a pause, a slow-down. It outlives reloads
+// and is safe for concurrent use.
+type Target struct {
+	Name     string // state key, "upstream/model"
+	Upstream string // whose queue it belongs to
+
+	store Store
+
+	mu         sync.Mutex
+	configured []*Limit // model first, then upstream
+	learned    [2]*Limit
+	learn      bool
+	base       *Limit // concurrency to slow down where nothing else is limited
+	scale      int64  // thousandths of the limits in force
+	until      time.Time
+
+	samples, rejects int64
+	since            time.Time
+
+	inUse, peak int64
+	hold        float64 // moving mean of how long a lease is held, seconds
+	typical     float64 // moving mean of tokens used by a request
+	holds       int64
+}
+
+// NewTarget returns a target without limits.
+func NewTarget(name, upstream string, store Store) *Target {
+	return &Target{Name: name, Upstream: upstream, store: store, scale: full, since: time.Now()}
+}
+
+// Configure sets the limits, from the model's to the upstream's, and whether
+// headers may correct them. What was learned stays.
+func (t *Target) Configure(limits []*Limit, learn bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.configured, t.learn = limits, learn
+	if !learn {
+		t.learned = [2]*Limit{}
+	}
+}
+
+// Limits are the limits in force, the narrowest first, before any slow-down.
+func (t *Target) Limits() []*Limit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.limits()
+}
+
+func (t *Target) limits() []*Limit {
+	all := make([]*Limit, 0, len(t.configured)+3)
+	for _, l := range t.learned {
+		if l != nil {
+			all = append(all, l)
+		}
+	}
+	if t.base != nil {
+		all = append(all, t.base)
+	}
+	return append(all, t.configured...)
+}
+
+// charges are what cost takes now, with headroom percent of each limit kept for
+// higher classes. It reports the limit that can never hold the cost.
+func (t *Target) charges(dst []Charge, cost Cost, headroom int64) ([]Charge, *Limit) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.limits() {
+		n, fits := l.charge(cost)
+		if !fits {
+			return dst, l
+		}
+		dst = append(dst, Charge{Limit: l, N: n, Keep: t.keep(l, headroom), Scale: t.scale})
+	}
+	return dst, nil
+}
+
+// keep is what stays behind of a limit. Rates keep about one request's cost, so
+// that the provider's own bucket, which sees arrivals shifted by the network,
+// never runs dry before ours.
+func (t *Target) keep(l *Limit, headroom int64) int64 {
+	if l.Dimension == Concurrency {
+		return l.Amount * headroom / 100
+	}
+	margin := int64(1)
+	if l.Dimension != Requests {
+		margin = int64(t.typical)
+	}
+	return max(margin, l.Burst*headroom/100)
+}
+
+// pause is how long nothing may start, 0 when it may.
+func (t *Target) pause() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(0, time.Until(t.until))
+}
+
+// Pause holds everything back until the time given, unless it is already held
+// longer.
+func (t *Target) Pause(until time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if until.After(t.until) {
+		t.until = until
+	}
+}
+
+// Scale is the share of its limits that the target may use, 1 unless it was
+// slowed down.
+func (t *Target) Scale() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return float64(t.scale) / full
+}
+
+// InUse is the number of requests in flight.
+func (t *Target) InUse() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inUse
+}
+
+// Load is the share of its concurrency that is in use; without a limit, a number
+// below one that grows with what is in flight.
+func (t *Target) Load() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slots := int64(math.MaxInt64)
+	for _, l := range t.limits() {
+		if l.Dimension == Concurrency {
+			slots = min(slots, l.Amount)
+		}
+	}
+	if slots == math.MaxInt64 {
+		return float64(t.inUse) / float64(t.inUse+1000)
+	}
+	return float64(t.inUse) / float64(slots)
+}
+
+// Outcome counts an answer: rejected when the upstream had no capacity (429, 529,
+// 503 with Retry-After). A window with more than 10 % rejects slows the target
+// down by a fifth, one with less than 3 % speeds it up by 2 points.
+func (t *Target) Outcome(rejected bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.samples++
+	if rejected {
+		t.rejects++
+	}
+	if t.samples < slowSamples && time.Since(t.since) < slowDwell {
+		return
+	}
+	switch ratio := float64(t.rejects) / float64(t.samples); {
+	case ratio > 0.10:
+		t.slowDown()
+	case ratio < 0.03 && t.scale < full:
+		t.scale = min(full, t.scale+slowIncrease)
+		if t.scale == full {
+			t.base = nil
+		}
+	}
+	t.samples, t.rejects, t.since, t.peak = 0, 0, time.Now(), t.inUse
+}
+
+func (t *Target) slowDown() {
+	if len(t.limits()) == 0 {
+		t.base = &Limit{
+			ID: "target/" + t.Name + "/adaptive", Scope: ScopeModel, Owner: t.Name,
+			Dimension: Concurrency, Amount: max(1, t.peak), Wait: true,
+		}
+	}
+	t.scale = max(slowFloor, t.scale*8/10)
+}
+
+// started and ended keep the figures that predictions rest on.
+func (t *Target) started() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inUse++
+	t.peak = max(t.peak, t.inUse)
+}
+
+func (t *Target) ended(held time.Duration, actual Cost) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inUse--
+	if actual.Requests == 0 {
+		return // nothing reached the upstream
+	}
+	t.holds++
+	w := max(1/float64(t.holds), 0.1)
+	t.hold += w * (held.Seconds() - t.hold)
+	if n := actual.Tokens(); n > 0 {
+		if t.typical == 0 {
+			t.typical = float64(n)
+		}
+		t.typical += 0.1 * (float64(n) - t.typical)
+	}
+}
+
+// meanHold is how long a slot is held on average, 0 while unknown.
+func (t *Target) meanHold() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holds < 3 {
+		return 0
+	}
+	return time.Duration(t.hold * float64(time.Second))
+}
+
+// A Stated limit is what an upstream's headers say of its own bucket.
+type Stated struct {
+	Dimension Dimension // Requests or Tokens
+	Limit     int64     // units per window, 0 when not stated
+	Remaining int64     // units left, -1 when not stated
+	Reset     time.Duration
+	Sent      time.Time // when the request that it answers was sent
+}
+
+// Learn corrects the limits by what an answer stated: a limit is adopted where
+// none is configured, and what remains there lowers what remains here.
+func (t *Target) Learn(s Stated) {
+	t.mu.Lock()
+	if !t.learn {
+		t.mu.Unlock()
+		return
+	}
+	l := t.counterpart(s)
+	t.mu.Unlock()
+	if l == nil || s.Remaining < 0 {
+		return
+	}
+	// What was stated is as old as the request; the provider has refilled since.
+	units := s.Remaining
+	if s.Limit > 0 {
+		units += int64(float64(s.Limit) * float64(time.Since(s.Sent)) / float64(l.Window))
+	}
+	if units < l.Burst {
+		_ = t.store.Lower(context.Background(), l, units)
+	}
+}
+
+// counterpart is the limit here that the stated one is about: the configured one
+// of about a minute, or a learned one.
+func (t *Target) counterpart(s Stated) *Limit {
+	var best *Limit
+	for _, l := range t.configured {
+		if l.Dimension != s.Dimension || l.Shadow {
+			continue
+		}
+		window := s.window()
+		if window != 0 && l.Window != window {
+			continue
+		}
+		if best == nil || l.Scope < best.Scope {
+			best = l
+		}
+	}
+	if best != nil {
+		return best
+	}
+	for _, l := range t.configured {
+		if l.Dimension == s.Dimension {
+			return nil // configured for another window: leave it to its owner
+		}
+	}
+	return t.adopt(s)
+}
+
+func (t *Target) adopt(s Stated) *Limit {
+	if s.Limit <= 0 {
+		return t.learned[s.Dimension]
+	}
+	window := s.window()
+	if old := t.learned[s.Dimension]; old != nil && old.Amount == s.Limit && (window == 0 || window == old.Window) {
+		return old
+	}
+	if window == 0 {
+		window = time.Minute
+	}
+	l := &Limit{
+		ID: "target/" + t.Name + "/learned/" + s.Dimension.String(), Scope: ScopeModel, Owner: t.Name,
+		Dimension: s.Dimension, Amount: s.Limit, Window: window, Burst: s.Limit, Wait: true,
+	}
+	t.learned[s.Dimension] = l
+	return l
+}
+
+// window infers the length of the provider's window: Reset is the time to earn
+// what is used, so limit/used × Reset is the time to earn all of it. It is 0 when
+// the header does not tell.
+func (s Stated) window() time.Duration {
+	used := s.Limit - s.Remaining
+	if s.Limit <= 0 || s.Remaining < 0 || used <= 0 || s.Reset <= 0 {
+		return 0
+	}
+	w := s.Reset.Seconds() * float64(s.Limit) / float64(used)
+	for _, known := range []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour} {
+		if r := w / known.Seconds(); r > 0.5 && r < 2 {
+			return known
+		}
+	}
+	return 0
+}
