@@ -1,0 +1,134 @@
+package limits
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLearnsFromHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a")
+		level := func() int64 {
+			ls := up.Limits()
+			levels, _ := w.m.Levels(t.Context(), ls)
+			return levels[0].Remaining
+		}
+		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 400, Reset: 12 * time.Second, Sent: time.Now()})
+		ls := up.Limits()
+		if len(ls) != 1 || ls[0].Amount != 500 || ls[0].Window != time.Minute {
+			t.Fatalf("adopted %v, want 500 per minute", ls)
+		}
+		if got := level(); got != 400 {
+			t.Errorf("level %d, want 400", got)
+		}
+		// An old statement counts what was refilled since.
+		sent := time.Now()
+		time.Sleep(6 * time.Second)
+		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 300, Reset: 24 * time.Second, Sent: sent})
+		if got := level(); got != 350 {
+			t.Errorf("level %d, want 350", got)
+		}
+		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 499, Reset: 120 * time.Millisecond, Sent: time.Now()})
+		if got := level(); got != 350 {
+			t.Errorf("level %d: a statement above ours must not raise it", got)
+		}
+		// A daily limit is told from a minute's.
+		if got := (Stated{Limit: 14400, Remaining: 14399, Reset: 6 * time.Second}).window(); got != 24*time.Hour {
+			t.Errorf("window %v, want a day", got)
+		}
+	})
+}
+
+func TestConfiguredLimitsAreNotReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		own := rateLimit("a", Requests, 100, time.Minute)
+		up := w.target("a", own)
+		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 20, Reset: 57 * time.Second, Sent: time.Now()})
+		if ls := up.Limits(); len(ls) != 1 || ls[0] != own {
+			t.Fatalf("limits %v", ls)
+		}
+		if levels, _ := w.m.Levels(t.Context(), []*Limit{own}); levels[0].Remaining != 20 {
+			t.Errorf("level %d, want the 20 that the provider has left", levels[0].Remaining)
+		}
+		up.Configure([]*Limit{own}, false)
+		up.Learn(Stated{Dimension: Tokens, Limit: 500, Remaining: 20, Sent: time.Now()})
+		if ls := up.Limits(); len(ls) != 1 {
+			t.Errorf("learned although it must not: %v", ls)
+		}
+	})
+}
+
+func TestSlowsDownAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a", slotsOf("a", 10))
+		outcomes := func(n, rejected int) {
+			for i := range n {
+				up.Outcome(i < rejected)
+			}
+		}
+		outcomes(50, 5)
+		if up.Scale() != 1 {
+			t.Error("10 % rejects slowed it down")
+		}
+		outcomes(50, 6)
+		if up.Scale() != 0.8 {
+			t.Errorf("scale %v after a window of 12 %% rejects", up.Scale())
+		}
+		outcomes(50, 3)
+		if up.Scale() != 0.8 {
+			t.Errorf("scale %v: 6 %% holds", up.Scale())
+		}
+		for range 3 {
+			time.Sleep(slowDwell)
+			up.Outcome(false)
+		}
+		if s := up.Scale(); s < 0.859 || s > 0.861 {
+			t.Errorf("scale %v after three clean windows", s)
+		}
+		for range 100 {
+			outcomes(50, 50)
+		}
+		if up.Scale() != 0.05 {
+			t.Errorf("floor %v", up.Scale())
+		}
+	})
+}
+
+func TestUnlimitedUpstreamGetsACeilingWhenItRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a")
+		for range 100 {
+			if _, err := w.q.Acquire(t.Context(), request("t", 1, 1, up)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 50 {
+			up.Outcome(true)
+		}
+		ls := up.Limits()
+		if len(ls) != 1 || ls[0].Dimension != Concurrency || ls[0].Amount != 100 || up.Scale() != 0.8 {
+			t.Errorf("limits %v at %v", ls, up.Scale())
+		}
+	})
+}
+
+func TestPauseHoldsEverybodyThenLetsThemGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a")
+		begin := time.Now()
+		up.Pause(begin.Add(3 * time.Second))
+		up.Pause(begin.Add(time.Second)) // never shortened
+		if _, err := w.q.Acquire(t.Context(), request("t", 1, 1, up)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took != 3*time.Second {
+			t.Errorf("started after %v, want 3 s", took)
+		}
+	})
+}
