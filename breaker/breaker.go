@@ -239,6 +239,14 @@ func (s *Set) Allow(name string) (done func(Outcome), err error) {
 	return func(Outcome) {}, nil
 }
 
+// Report counts the outcome of something that was allowed earlier and reported as
+// begun well, such as a stream that broke later.
+func (s *Set) Report(name string, o Outcome) {
+	if b := s.Get(name); b != nil {
+		b.report(o)
+	}
+}
+
 // Left is how long the breaker of that name stays open, 0 when a request may try.
 func (s *Set) Left(name string) time.Duration {
 	if b := s.Get(name); b != nil {

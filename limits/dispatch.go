@@ -113,9 +113,9 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		c.soon(pause)
 		return false
 	}
-	headroom := q.headroom(p, w.Class)
+	headroom, cost := q.headroom(p, w.Class), w.costAt(t)
 	charges := appendCharges(make([]Charge, 0, len(w.Owner)+len(w.Gateway)+6), w.Owner, w.Cost)
-	charges, never := t.charges(charges, w.Cost, headroom)
+	charges, never := t.charges(charges, cost, headroom)
 	if never != nil {
 		return false // the limit shrank meanwhile; the deadline ends the wait
 	}
@@ -136,7 +136,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		}
 		return false
 	}
-	lease := &Lease{store: q.store, id: id, start: time.Now(), charges: charges, reserved: w.Cost}
+	lease := &Lease{store: q.store, id: id, start: time.Now(), charges: charges, reserved: cost}
 	lease.ended = func(l *Lease, actual Cost) { q.ended(w, p, t, l, actual) }
 	t.started()
 	p.served(w)

@@ -59,6 +59,16 @@ type Request struct {
 	Owner   []*Limit      // limits of the key and the team that wait, narrowest first
 	Gateway []*Limit      // limits of the gateway
 	Targets []*Target     // in order of preference
+	// CostAt is what a target's provider counts, where that differs from Cost;
+	// nil when it does not.
+	CostAt func(*Target) Cost
+}
+
+func (r *Request) costAt(t *Target) Cost {
+	if r.CostAt == nil {
+		return r.Cost
+	}
+	return r.CostAt(t)
 }
 
 // A Queue shares the capacity of upstreams fairly. A request that cannot start at
@@ -161,14 +171,14 @@ func (q *Queue) prune(w *waiter) error {
 	var never *Limit
 	kept := make([]*Target, 0, len(w.Targets))
 	for _, t := range w.Targets {
-		if _, l := t.charges(nil, w.Cost, 0); l != nil {
+		if _, l := t.charges(nil, w.costAt(t), 0); l != nil {
 			never = l
 			continue
 		}
 		kept = append(kept, t)
 	}
 	if len(kept) == 0 && never != nil {
-		return &Exceeded{Reason: ReasonTooLarge, Limit: never, Upstream: w.Targets[0].Upstream, Requested: w.Cost.of(never.Dimension)}
+		return &Exceeded{Reason: ReasonTooLarge, Limit: never, Upstream: w.Targets[0].Upstream, Requested: w.costAt(w.Targets[0]).of(never.Dimension)}
 	}
 	if len(kept) == 0 {
 		return errors.New("limits: a request needs at least one target")

@@ -24,6 +24,7 @@ type Target struct {
 	Forward     bool        // forward the client's own credential (sidecar mode)
 	Headers     http.Header // extra headers that the configuration adds
 	StreamUsage bool        // ask for usage in chat and completion streams
+	MaxAnswer   int         // largest answer held back until it is whole, in bytes
 }
 
 // An Operation is one kind of API request, such as a chat completion.
@@ -98,9 +99,9 @@ type Reply struct {
 	// Usage is the best knowledge so far, final once Body is drained. Safe to
 	// call only from the goroutine that reads Body.
 	Usage func() Usage
-	// Complete reports whether the terminal event, or the whole body, has been
-	// read. Same goroutine as Usage.
-	Complete func() bool
+	// Cut returns what tells the client, in its dialect and in band, that the
+	// stream has failed. Nil unless Stream. Same goroutine as Usage.
+	Cut func(code, message string) []byte
 }
 
 // An Adapter speaks one provider's wire format. It is safe for concurrent use.

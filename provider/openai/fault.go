@@ -1,0 +1,185 @@
+package openai
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"penstock/provider"
+)
+
+// maxErrorBody bounds what is read of an upstream's error.
+const maxErrorBody = 1 << 20
+
+// billing are the codes and types of answers that only money helps against.
+var billing = map[string]bool{
+	"insufficient_quota": true, "credit_balance_exhausted": true, "organization_spend_limit_exceeded": true,
+	"project_spend_limit_exceeded": true, "organization_usage_limit_exceeded": true, "billing_hard_limit_reached": true,
+	"enforced_spend_limit_reached": true, "contract_spend_limit_reached": true, "billing_error": true,
+}
+
+// overload are the codes and types that say that there is no capacity now.
+var overload = map[string]bool{
+	"rate_limit_exceeded": true, "rate_limit_error": true, "slow_down": true, "requests": true, "tokens": true,
+	"server_is_overloaded": true, "overloaded_error": true, "service_unavailable_error": true,
+	"resource_unavailable": true, "capacity_exceeded": true,
+}
+
+// failed classifies an answer with an error status. It closes the body.
+func failed(t *provider.Target, resp *http.Response) *provider.Error {
+	defer resp.Body.Close()
+	body, _, err := wholeBody(resp.Body, maxErrorBody)
+	if len(t.Credential) >= minSecret {
+		mask(body, []byte(t.Credential))
+	}
+	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err}
+	e.RetryAfter = RetryAfter(resp.Header, time.Now())
+	detail := gjson.GetBytes(body, "error")
+	if !detail.IsObject() {
+		detail = gjson.GetBytes(body, "0.error") // Gemini's compatible endpoint answers with an array
+	}
+	code, kind := detail.Get("code").String(), detail.Get("type").String()
+	e.Kind, e.Code = classify(resp.StatusCode, code, kind, e.RetryAfter > 0)
+	return e
+}
+
+// classify turns a status, with the code and type of its body, into a kind and a
+// code for logs and metrics.
+func classify(status int, code, kind string, retryAfter bool) (provider.Kind, string) {
+	switch {
+	case billing[code] || billing[kind] || status == http.StatusPaymentRequired:
+		return provider.KindBilling, "billing"
+	case status == http.StatusTooManyRequests || status == 529 || status == 498,
+		status == http.StatusServiceUnavailable && (retryAfter || overload[code] || overload[kind]):
+		return provider.KindCapacity, "status_" + strconv.Itoa(status)
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return provider.KindCredential, "status_" + strconv.Itoa(status)
+	case status == http.StatusRequestTimeout || status >= 500:
+		return provider.KindHealth, "status_" + strconv.Itoa(status)
+	}
+	return provider.KindClient, "status_" + strconv.Itoa(status)
+}
+
+// errorEvent classifies an error that arrived behind a 200, before anything else.
+func errorEvent(t *provider.Target, resp *http.Response, data []byte) *provider.Error {
+	detail := gjson.GetBytes(data, "error")
+	if !detail.IsObject() {
+		detail = gjson.ParseBytes(data)
+	}
+	code, kind := detail.Get("code").String(), detail.Get("type").String()
+	status := http.StatusInternalServerError
+	if n, err := strconv.Atoi(code); err == nil && n >= 400 && n < 600 {
+		status = n
+	} else if overload[code] || overload[kind] {
+		status = http.StatusTooManyRequests
+	} else if kind == "invalid_request_error" {
+		status = http.StatusBadRequest
+	}
+	body := bytes.Clone(data)
+	if !gjson.GetBytes(body, "error").IsObject() {
+		body = ErrorBody("upstream_error", "server_error", detail.Get("message").String(), "")
+	}
+	e := &provider.Error{Status: status, Header: replyHeader(t, resp.Header), Body: body}
+	e.Header.Set("Content-Type", "application/json")
+	e.Kind, _ = classify(status, code, kind, false)
+	e.Code = "error_event"
+	return e
+}
+
+// Broken classifies an error of the transport, or of reading an answer. cause is
+// why the attempt was cancelled, or nil.
+func Broken(err, cause error) *provider.Error {
+	var own *provider.Error
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(cause, &own):
+		return own // one of our own time limits
+	case errors.As(err, &own):
+		return own
+	case errors.Is(cause, context.Canceled), cause != nil:
+		return &provider.Error{Kind: provider.KindCancelled, Code: "cancelled", Err: cause}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: err}
+	case errors.As(err, &dns):
+		return &provider.Error{Kind: provider.KindHealth, Code: "dns", Err: errors.New("name of the upstream cannot be resolved")}
+	case errors.As(err, &op) && op.Op == "dial":
+		code := "connect"
+		if op.Timeout() {
+			code = "connect_timeout"
+		}
+		return &provider.Error{Kind: provider.KindHealth, Code: code, Err: op.Err}
+	case strings.Contains(err.Error(), "TLS handshake timeout"):
+		return &provider.Error{Kind: provider.KindHealth, Code: "connect_timeout", Err: err}
+	}
+	return &provider.Error{Kind: provider.KindHealth, Code: "reset", Err: err}
+}
+
+// maxHint bounds what an upstream may ask us to wait.
+const maxHint = time.Hour
+
+// RetryAfter reads how long an answer asks to wait: retry-after-ms, then
+// Retry-After in seconds, also fractional, or as an HTTP date. It is 0 when
+// nothing usable was said, and at most an hour.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	if ms, err := strconv.ParseFloat(strings.TrimSpace(h.Get("Retry-After-Ms")), 64); err == nil {
+		return hint(ms / 1000)
+	}
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if s, err := strconv.ParseFloat(v, 64); err == nil {
+		return hint(s)
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return hint(at.Sub(now).Seconds())
+	}
+	return 0
+}
+
+func hint(seconds float64) time.Duration {
+	if !(seconds > 0) { // NaN too
+		return 0
+	}
+	if seconds > maxHint.Seconds() {
+		return maxHint
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
+
+// A Stated limit is what an answer's headers say of the upstream's bucket.
+type Stated struct {
+	Limit, Remaining int64 // Limit 0 and Remaining -1 when not stated
+	Reset            time.Duration
+}
+
+// RateLimits reads the x-ratelimit headers for requests and tokens. Azure sends
+// bare seconds where OpenAI sends durations.
+func RateLimits(h http.Header) (requests, tokens Stated, ok bool) {
+	requests, okR := stated(h, "Requests")
+	tokens, okT := stated(h, "Tokens")
+	return requests, tokens, okR || okT
+}
+
+func stated(h http.Header, what string) (Stated, bool) {
+	s := Stated{Remaining: -1}
+	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Limit-"+what), 10, 64); err == nil && n > 0 {
+		s.Limit = n
+	}
+	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Remaining-"+what), 10, 64); err == nil && n >= 0 {
+		s.Remaining = n
+	}
+	reset := h.Get("X-Ratelimit-Reset-" + what)
+	if d, err := time.ParseDuration(reset); err == nil && d > 0 {
+		s.Reset = min(d, 366*24*time.Hour)
+	} else if f, err := strconv.ParseFloat(reset, 64); err == nil {
+		s.Reset = hint(f)
+	}
+	return s, s.Limit > 0 || s.Remaining >= 0
+}

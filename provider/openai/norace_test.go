@@ -1,0 +1,7 @@
+//go:build !race
+
+package openai
+
+import "time"
+
+func limitForRace(d time.Duration) time.Duration { return d }

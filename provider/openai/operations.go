@@ -1,0 +1,198 @@
+// Package openai speaks the API of OpenAI and of the many servers that copy it.
+package openai
+
+import (
+	"net/url"
+	"strings"
+
+	"penstock/provider"
+)
+
+// Names of operations.
+const (
+	opChat                = "chat"
+	opCompletions         = "completions"
+	opResponses           = "responses"
+	opEmbeddings          = "embeddings"
+	opDecisions           = "decisions"
+	opModerations         = "moderations"
+	opImagesGenerations   = "images_generations"
+	opImagesEdits         = "images_edits"
+	opImagesVariations    = "images_variations"
+	opAudioSpeech         = "audio_speech"
+	opAudioTranscriptions = "audio_transcriptions"
+	opAudioTranslations   = "audio_translations"
+	opAdmin               = "admin_api"   // organisation and project administration
+	opPassthrough         = "passthrough" // every path that is not known here
+)
+
+// operations are the requests whose body says what they cost. Everything that
+// only reads or manages stored objects is absent: it uses no tokens.
+var operations = map[string]provider.Operation{
+	"POST /chat/completions":       {Name: opChat, Model: provider.ModelRequired, Metered: true, Stream: true},
+	"POST /completions":            {Name: opCompletions, Model: provider.ModelRequired, Metered: true, Stream: true},
+	"POST /responses":              {Name: opResponses, Model: provider.ModelOptional, Metered: true, Stream: true},
+	"POST /responses/compact":      {Name: opResponses, Model: provider.ModelOptional, Metered: true},
+	"POST /responses/input_tokens": {Name: opResponses, Model: provider.ModelOptional},
+	"POST /embeddings":             {Name: opEmbeddings, Model: provider.ModelRequired, Metered: true},
+	"POST /decisions":              {Name: opDecisions, Model: provider.ModelRequired, Metered: true},
+	"POST /moderations":            {Name: opModerations, Model: provider.ModelOptional},
+	"POST /images/generations":     {Name: opImagesGenerations, Model: provider.ModelOptional, Metered: true, Stream: true},
+	"POST /images/edits":           {Name: opImagesEdits, Model: provider.ModelOptional, Metered: true, Stream: true},
+	"POST /images/variations":      {Name: opImagesVariations, Model: provider.ModelOptional},
+	"POST /audio/speech":           {Name: opAudioSpeech, Model: provider.ModelRequired, Metered: true, Stream: true},
+	"POST /audio/transcriptions":   {Name: opAudioTranscriptions, Model: provider.ModelRequired, Metered: true, Stream: true},
+	"POST /audio/translations":     {Name: opAudioTranslations, Model: provider.ModelRequired, Metered: true},
+}
+
+// families are first path segments under which every request has one name.
+var families = map[string]string{
+	"models":       "models",
+	"files":        "files",
+	"uploads":      "uploads",
+	"batches":      "batches",
+	"organization": opAdmin,
+	"projects":     opAdmin,
+}
+
+// formOperations take multipart forms.
+var formOperations = map[string]bool{
+	opImagesEdits:         true,
+	opImagesVariations:    true,
+	opAudioTranscriptions: true,
+	opAudioTranslations:   true,
+}
+
+// Lookup names the operation of a request and cleans its path. The path is the
+// client's, escaped and without the query; clean is the escaped path under the
+// API root, such as "/chat/completions". Left out of it are /v1 prefixes, also
+// repeated ones, empty segments, and the /openai prefix of Azure clients.
+//
+// The model is that of an Azure deployment path
+// (/openai/deployments/{model}/chat/completions), unescaped, and empty for every
+// other path. It takes the place of the model in the body: set Call.Model to it
+// before scanning.
+//
+// Administration of organisations and projects is named "admin_api", for the
+// caller to refuse. What is not known is "passthrough", websocket paths among it.
+// The names are a bounded set.
+//
+// A path is not ok when an upstream could read it as another one: with "." or
+// ".." segments, control characters, backslashes, path parameters, or bytes
+// escaped twice, in any encoding.
+func Lookup(method, path string) (op provider.Operation, clean, model string, ok bool) {
+	decoded, ok := decodePath(path)
+	if !ok {
+		return provider.Operation{}, "", "", false
+	}
+	clean, azure := stripPrefixes(path)
+	if plain, _ := stripPrefixes(decoded); mustDecode(clean) != plain {
+		return provider.Operation{}, "", "", false // a prefix or slash was hidden by escapes
+	}
+	if azure {
+		clean, model, ok = cutDeployment(clean)
+		if !ok {
+			return provider.Operation{}, "", "", false
+		}
+	}
+	op, canonical := match(strings.ToUpper(method), mustDecode(clean))
+	if canonical != "" {
+		clean = canonical
+	}
+	return op, clean, model, true
+}
+
+// match finds the operation of an unescaped path. Spellings that a lenient
+// server takes for a known path (another case, a slash at the end) are that path,
+// so that none of them goes unmetered; canonical is then how it is sent.
+func match(method, path string) (op provider.Operation, canonical string) {
+	key := strings.TrimSuffix(strings.ToLower(path), "/")
+	if op, ok := operations[method+" "+key]; ok {
+		return op, key
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(key, "/"), "/")
+	if name, ok := families[first]; ok {
+		return provider.Operation{Name: name}, ""
+	}
+	return provider.Operation{Name: opPassthrough}, ""
+}
+
+// decodePath unescapes a path and reports whether every server reads it alike.
+func decodePath(path string) (string, bool) {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
+		return "", false
+	}
+	decoded, err := url.PathUnescape(path)
+	if err != nil || strings.ContainsAny(decoded, `\;`) {
+		return "", false
+	}
+	if again, err := url.PathUnescape(decoded); err == nil && again != decoded {
+		return "", false
+	}
+	for i := range len(decoded) {
+		if decoded[i] < ' ' || decoded[i] == 0x7f {
+			return "", false
+		}
+	}
+	for segment := range strings.SplitSeq(decoded, "/") {
+		if segment == "." || segment == ".." {
+			return "", false
+		}
+	}
+	return decoded, true
+}
+
+// mustDecode unescapes a part of a path that decodePath has accepted.
+func mustDecode(path string) string {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return path
+	}
+	return decoded
+}
+
+// stripPrefixes merges slashes and removes one /openai and every /v1 from the
+// front. It works on escaped and on unescaped paths.
+func stripPrefixes(path string) (rest string, azure bool) {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	path, azure = cutSegment(path, "/openai")
+	for again := true; again; {
+		path, again = cutSegment(path, "/v1")
+	}
+	return path, azure
+}
+
+// cutSegment removes a whole first segment, in any case.
+func cutSegment(path, segment string) (string, bool) {
+	n := len(segment)
+	switch {
+	case len(path) < n || !strings.EqualFold(path[:n], segment):
+		return path, false
+	case len(path) == n:
+		return "/", true
+	case path[n] != '/':
+		return path, false
+	}
+	return path[n:], true
+}
+
+// cutDeployment takes the model out of a deployment path
+// (https://learn.microsoft.com/azure/ai-services/openai/reference). Other paths
+// are unchanged.
+func cutDeployment(path string) (rest, model string, ok bool) {
+	after, found := cutSegment(path, "/deployments")
+	if !found {
+		return path, "", true
+	}
+	name, tail, found := strings.Cut(strings.TrimPrefix(after, "/"), "/")
+	if !found || name == "" {
+		return path, "", true
+	}
+	model = mustDecode(name)
+	if checkModel(model) != nil {
+		return "", "", false
+	}
+	return "/" + tail, model, true
+}

@@ -1,0 +1,176 @@
+package openai
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"penstock/provider"
+)
+
+// maxPeek bounds what is held of a stream while its first event is awaited.
+const maxPeek = 256 << 10
+
+// Reply implements provider.Adapter.
+func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) (*provider.Reply, error) {
+	if resp.StatusCode >= 400 {
+		return nil, failed(t, resp)
+	}
+	resp.Body = newMasker(resp.Body, t.Credential)
+	r := &provider.Reply{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Length: resp.ContentLength}
+	var err error
+	switch kind := mediaType(resp.Header); {
+	case kind == "text/event-stream" && resp.Header.Get("Content-Encoding") == "":
+		err = streamReply(r, t, c, resp)
+	case strings.HasSuffix(kind, "json") && resp.Header.Get("Content-Encoding") == "":
+		err = jsonReply(r, t, c, resp)
+	default:
+		r.Body = &plain{ReadCloser: resp.Body}
+		r.Usage = func() provider.Usage { return provider.Usage{} }
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func mediaType(h http.Header) string {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		kind, _, _ = strings.Cut(h.Get("Content-Type"), ";")
+	}
+	return strings.ToLower(strings.TrimSpace(kind))
+}
+
+// plain is a body that is only passed on.
+type plain struct{ io.ReadCloser }
+
+func (p *plain) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	return n, readError(err)
+}
+
+// readError makes an error of reading an answer a *provider.Error.
+func readError(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	return Broken(err, nil)
+}
+
+// jsonReply holds an answer until it is whole, or too large to be held.
+func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *http.Response) error {
+	if resp.ContentLength > int64(t.MaxAnswer) {
+		largeJSON(r, nil, resp)
+		return nil
+	}
+	body, whole, err := holdBody(resp, t.MaxAnswer)
+	if err != nil {
+		return readError(err)
+	}
+	if !whole {
+		largeJSON(r, body, resp)
+		return nil
+	}
+	if c.Op.Metered {
+		if err := checkAnswer(t, resp, body); err != nil {
+			return err
+		}
+	}
+	use, _ := usageIn(body)
+	r.Body, r.Length = &held{Reader: bytes.NewReader(body), Closer: resp.Body}, int64(len(body))
+	r.Usage = func() provider.Usage { return use }
+	return nil
+}
+
+// holdBody reads up to limit bytes of an answer. What it has read is returned with
+// whole false when there is more.
+func holdBody(resp *http.Response, limit int) (body []byte, whole bool, err error) {
+	size := int64(min(limit, 8<<10))
+	if resp.ContentLength >= 0 {
+		size = resp.ContentLength
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(resp.Body, int64(limit)+1))
+	return b.Bytes(), b.Len() <= limit, err
+}
+
+// held is an answer that is in memory.
+type held struct {
+	*bytes.Reader
+	io.Closer
+}
+
+// checkAnswer finds failures behind a 200: an error in place of the answer, and a
+// body that was cut where the protocol does not show it.
+func checkAnswer(t *provider.Target, resp *http.Response, body []byte) error {
+	if gjson.GetBytes(body, "error").IsObject() && !gjson.GetBytes(body, "object").Exists() && !gjson.GetBytes(body, "choices").Exists() {
+		return errorEvent(t, resp, body)
+	}
+	delimited := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor > 1
+	if !delimited && !gjson.ValidBytes(body) {
+		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
+	}
+	return nil
+}
+
+func usageIn(body []byte) (provider.Usage, bool) {
+	if u, ok := usageObject(body); ok {
+		return readUsage(u)
+	}
+	return provider.Usage{}, false
+}
+
+// tailSize is how much of the end of a large answer is kept to find its usage.
+const tailSize = 8 << 10
+
+// largeJSON passes an answer on as it comes, and looks for usage at its beginning
+// and its end.
+func largeJSON(r *provider.Reply, begin []byte, resp *http.Response) {
+	b := &tail{ReadCloser: resp.Body, begin: begin, head: begin}
+	r.Body = b
+	r.Usage = func() provider.Usage {
+		if use, ok := usageIn(b.last); ok {
+			return use
+		}
+		use, _ := usageIn(b.head)
+		return use
+	}
+}
+
+// tail is a body that keeps its last bytes.
+type tail struct {
+	io.ReadCloser
+	begin []byte // read already, not yet passed on
+	head  []byte
+	last  []byte
+}
+
+func (t *tail) Read(p []byte) (int, error) {
+	if len(t.begin) > 0 {
+		n := copy(p, t.begin)
+		t.begin = t.begin[n:]
+		t.keep(p[:n])
+		return n, nil
+	}
+	n, err := t.ReadCloser.Read(p)
+	t.keep(p[:n])
+	return n, readError(err)
+}
+
+func (t *tail) keep(b []byte) {
+	if len(b) >= tailSize {
+		t.last = append(t.last[:0], b[len(b)-tailSize:]...)
+		return
+	}
+	if over := len(t.last) + len(b) - tailSize; over > 0 {
+		t.last = append(t.last[:0], t.last[over:]...)
+	}
+	t.last = append(t.last, b...)
+}

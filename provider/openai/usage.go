@@ -1,0 +1,61 @@
+package openai
+
+import (
+	"bytes"
+
+	"github.com/tidwall/gjson"
+
+	"penstock/provider"
+)
+
+// usageKey is looked for before anything is parsed: few events carry it.
+var usageKey = []byte(`"usage"`)
+
+// usageObject finds the value of the first "usage" that is an object. Names and
+// values inside strings are escaped, so a quoted name cannot be mistaken for one.
+func usageObject(json []byte) (gjson.Result, bool) {
+	for {
+		at := bytes.Index(json, usageKey)
+		if at < 0 {
+			return gjson.Result{}, false
+		}
+		json = json[at+len(usageKey):]
+		rest := bytes.TrimLeft(json, " \t\r\n")
+		if len(rest) == 0 || rest[0] != ':' {
+			continue
+		}
+		rest = bytes.TrimLeft(rest[1:], " \t\r\n")
+		if len(rest) > 0 && rest[0] == '{' {
+			return gjson.ParseBytes(rest), true
+		}
+	}
+}
+
+// readUsage reads a usage object in any of the shapes that OpenAI's endpoints and
+// compatible servers use.
+func readUsage(u gjson.Result) (provider.Usage, bool) {
+	input, output := u.Get("prompt_tokens"), u.Get("completion_tokens")
+	details, outDetails := u.Get("prompt_tokens_details"), u.Get("completion_tokens_details")
+	if !input.Exists() {
+		input, details = u.Get("input_tokens"), u.Get("input_tokens_details")
+	}
+	if !output.Exists() {
+		output, outDetails = u.Get("output_tokens"), u.Get("output_tokens_details")
+	}
+	total := u.Get("total_tokens")
+	if !input.Exists() && !output.Exists() && !total.Exists() {
+		return provider.Usage{}, false
+	}
+	use := provider.Usage{
+		Input:      max(0, input.Int()),
+		Output:     max(0, output.Int()),
+		Cached:     max(0, details.Get("cached_tokens").Int(), u.Get("prompt_cache_hit_tokens").Int()),
+		CacheWrite: max(0, details.Get("cache_write_tokens").Int()),
+		Reasoning:  max(0, outDetails.Get("reasoning_tokens").Int()),
+		Reported:   true,
+	}
+	if !input.Exists() && !output.Exists() {
+		use.Input = max(0, total.Int())
+	}
+	return use, true
+}

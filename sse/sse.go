@@ -1,0 +1,101 @@
+// Package sse splits server-sent events out of a stream of bytes without changing
+// them (WHATWG HTML, section 9.2.6).
+package sse
+
+import "bytes"
+
+// MaxEvent bounds the data that is kept of one event, in bytes. What is longer is
+// still passed on by the relay, but is reported with Truncated set.
+const MaxEvent = 4 << 20
+
+// An Event is one dispatched event. Its bytes are valid only during the call.
+type Event struct {
+	Name      string // of the event: line, empty without one
+	Data      []byte // data lines joined by \n
+	HasData   bool   // there was a data: line, perhaps an empty one
+	Truncated bool   // Data is only the beginning
+}
+
+// A Splitter finds events in a stream that arrives in pieces. The zero Splitter is
+// ready to use. Lines end in \n or \r\n; a bare \r, which no provider sends, does
+// not end one.
+type Splitter struct {
+	line  []byte // beginning of a line whose end has not arrived
+	long  bool   // line was cut at MaxEvent
+	event Event
+	multi []byte // data of an event with several data lines, or of one in several pieces
+	raw   bool   // something of the current event has been seen, if only a comment
+}
+
+// Feed takes the next piece and calls found for each event that ends in it. end is
+// the offset in the piece just behind the blank line. Blocks without data, such as
+// comments, are reported too, so that whoever cuts the stream at the offsets
+// misses nothing.
+func (s *Splitter) Feed(piece []byte, found func(e *Event, end int)) {
+	for at := 0; at < len(piece); {
+		nl := bytes.IndexByte(piece[at:], '\n')
+		if nl < 0 {
+			s.keep(piece[at:])
+			return
+		}
+		line := piece[at : at+nl]
+		at += nl + 1
+		if len(s.line) > 0 {
+			s.keep(line)
+			line = s.line
+		}
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line = line[:n-1]
+		}
+		if len(line) == 0 {
+			if s.raw {
+				found(&s.event, at)
+			}
+			s.event, s.multi, s.raw = Event{}, s.multi[:0], false
+		} else {
+			s.take(line, at < len(piece) && piece[at] == '\n')
+		}
+		s.line, s.long = s.line[:0], false
+	}
+}
+
+// keep appends to the unfinished line, up to MaxEvent.
+func (s *Splitter) keep(b []byte) {
+	if room := MaxEvent - len(s.line); len(b) > room {
+		b, s.long = b[:max(room, 0)], true
+	}
+	s.line = append(s.line, b...)
+}
+
+// take reads one line of an event. last says that the event ends right behind it
+// in the same piece, so that its data need not be copied.
+func (s *Splitter) take(line []byte, last bool) {
+	s.raw = true
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(name) {
+	case "event":
+		s.event.Name = string(value)
+	case "data":
+		s.event.Truncated = s.event.Truncated || s.long
+		if !s.event.HasData && last && len(s.line) == 0 {
+			s.event.HasData, s.event.Data = true, value
+			return
+		}
+		s.append(value)
+	}
+}
+
+func (s *Splitter) append(value []byte) {
+	if s.event.HasData {
+		if len(s.event.Data) > 0 && len(s.multi) == 0 {
+			s.multi = append(s.multi, s.event.Data...)
+		}
+		s.multi = append(s.multi, '\n')
+	}
+	if room := MaxEvent - len(s.multi); len(value) > room {
+		value, s.event.Truncated = value[:max(room, 0)], true
+	}
+	s.multi = append(s.multi, value...)
+	s.event.HasData, s.event.Data = true, s.multi
+}

@@ -1,0 +1,253 @@
+// Package telemetry holds the metrics of Penstock, in base units and with bounded
+// labels: configured names of upstreams, models and teams, and closed sets. Keys,
+// users and names that only clients mention never become labels.
+package telemetry
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// buckets of durations reach from overhead to the longest answers, in seconds.
+var buckets = []float64{0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
+
+// tokenBuckets are for the time of one output token, in seconds.
+var tokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5}
+
+// maxSeries bounds the combinations of labels of each metric family; the rest is
+// folded into "other".
+const maxSeries = 2000
+
+// A Request is what is counted of one finished request.
+type Request struct {
+	Upstream, Model, Team, Class, Outcome string
+
+	Duration, Queue, TTFT, Upstreamed, Overhead time.Duration // 0 where it does not apply
+
+	Stream                        bool
+	End                           string // how a stream ended; empty when it was none
+	Input, Output                 int64
+	Cached, CacheWrite, Reasoning int64
+	Source                        string // "provider" or "estimated"; empty without tokens
+	Estimated                     int64  // tokens that had been reserved
+}
+
+// Metrics are the collectors. They are safe for concurrent use.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	request   *prometheus.HistogramVec
+	queue     *prometheus.HistogramVec
+	ttft      *prometheus.HistogramVec
+	upstream  *prometheus.HistogramVec
+	overhead  prometheus.Histogram
+	perToken  *prometheus.HistogramVec
+	tokens    *prometheus.CounterVec
+	estimated *prometheus.CounterVec
+	delta     *prometheus.CounterVec
+	streams   *prometheus.CounterVec
+
+	decisions   *prometheus.CounterVec
+	attempts    *prometheus.CounterVec
+	transitions *prometheus.CounterVec
+	credential  *prometheus.CounterVec
+	panics      prometheus.Counter
+	reloads     *prometheus.CounterVec
+	reloaded    prometheus.Gauge
+	shadow      *prometheus.CounterVec
+
+	series   sync.Map // labels → *series
+	nSeries  atomic.Int64
+	inFlight prometheus.Gauge
+}
+
+// series are the children of one combination of labels, looked up once.
+type series struct {
+	requests                       prometheus.Counter
+	request, ttft, upstream, token prometheus.Observer
+	queue                          prometheus.Observer
+}
+
+type labels struct{ upstream, model, team, class, outcome string }
+
+// New registers the collectors.
+func New(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "penstock_" + name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	histogram := func(name, help string, b []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "penstock_" + name, Help: help, Buckets: b,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+		}, labels)
+		reg.MustRegister(h)
+		return h
+	}
+	m := &Metrics{
+		requests:    counter("requests_total", "Finished requests.", "upstream", "model", "team", "class", "outcome"),
+		request:     histogram("request_seconds", "Time from the arrival of a request to the end of its answer.", buckets, "upstream", "model"),
+		queue:       histogram("queue_seconds", "Time that a request waited in the queue.", buckets, "class"),
+		ttft:        histogram("ttft_seconds", "Time from the arrival of a streamed request to its first token.", buckets, "upstream", "model"),
+		upstream:    histogram("upstream_seconds", "Time from sending a request to the end of the upstream's answer.", buckets, "upstream", "model"),
+		perToken:    histogram("output_token_seconds", "Time per output token after the first.", tokenBuckets, "upstream", "model"),
+		tokens:      counter("tokens_total", "Tokens used, by kind: input, output, and of these cached, cache_write, reasoning.", "upstream", "model", "team", "kind"),
+		estimated:   counter("estimated_requests_total", "Requests whose tokens were counted here because the provider did not report them.", "upstream", "model"),
+		delta:       counter("settle_delta_tokens_total", "Tokens by which what was used differed from what was reserved.", "upstream", "direction"),
+		streams:     counter("streams_total", "Finished streams by how they ended.", "upstream", "end"),
+		decisions:   counter("limit_refusals_total", "Requests that a limit or the queue refused.", "scope", "dimension", "reason", "team"),
+		shadow:      counter("limit_shadow_refusals_total", "Requests that a limit in shadow mode would have refused.", "scope", "dimension", "team"),
+		attempts:    counter("attempts_total", "Attempts at upstreams by result: ok, or the class and code of the failure.", "upstream", "result", "code"),
+		transitions: counter("breaker_transitions_total", "Changes of state of circuit breakers.", "upstream", "to"),
+		credential:  counter("upstream_credential_failures_total", "Answers 401 or 403 to a key of ours.", "upstream"),
+		reloads:     counter("config_reloads_total", "Reloads of the configuration.", "result"),
+	}
+	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "penstock_overhead_seconds", Help: "Time that the gateway itself added before the answer.", Buckets: buckets[:8],
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+	})
+	m.panics = prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_panics_total", Help: "Panics caught while serving a request."})
+	m.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_config_last_reload_success", Help: "1 if the last reload of the configuration succeeded."})
+	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_requests_in_flight", Help: "Requests that are being served, waiting ones included."})
+	reg.MustRegister(m.overhead, m.panics, m.reloaded, m.inFlight)
+	m.reloaded.Set(1)
+	return m
+}
+
+func (m *Metrics) children(l labels) *series {
+	if s, ok := m.series.Load(l); ok {
+		return s.(*series)
+	}
+	if m.nSeries.Add(1) > maxSeries {
+		m.nSeries.Add(-1)
+		l = labels{"other", "other", "other", l.class, l.outcome}
+	}
+	s := &series{
+		requests: m.requests.WithLabelValues(l.upstream, l.model, l.team, l.class, l.outcome),
+		queue:    m.queue.WithLabelValues(l.class),
+	}
+	if l.upstream != "" {
+		s.request = m.request.WithLabelValues(l.upstream, l.model)
+		s.ttft = m.ttft.WithLabelValues(l.upstream, l.model)
+		s.upstream = m.upstream.WithLabelValues(l.upstream, l.model)
+		s.token = m.perToken.WithLabelValues(l.upstream, l.model)
+	}
+	actual, _ := m.series.LoadOrStore(l, s)
+	return actual.(*series)
+}
+
+// Begin counts a request as in flight until the returned function is called.
+func (m *Metrics) Begin() (end func()) {
+	m.inFlight.Inc()
+	return m.inFlight.Dec
+}
+
+// Finished counts a request.
+func (m *Metrics) Finished(r *Request) {
+	s := m.children(labels{r.Upstream, r.Model, r.Team, r.Class, r.Outcome})
+	s.requests.Inc()
+	s.queue.Observe(r.Queue.Seconds())
+	if s.request == nil {
+		return
+	}
+	s.request.Observe(r.Duration.Seconds())
+	s.upstream.Observe(r.Upstreamed.Seconds())
+	m.overhead.Observe(r.Overhead.Seconds())
+	if r.Stream {
+		m.streams.WithLabelValues(r.Upstream, r.End).Inc()
+		if r.TTFT > 0 {
+			s.ttft.Observe(r.TTFT.Seconds())
+		}
+		if r.Output > 1 && r.TTFT > 0 && r.Duration > r.TTFT {
+			s.token.Observe((r.Duration - r.TTFT).Seconds() / float64(r.Output-1))
+		}
+	}
+	m.count(r)
+}
+
+func (m *Metrics) count(r *Request) {
+	if r.Source == "" {
+		return
+	}
+	for _, k := range [...]struct {
+		kind string
+		n    int64
+	}{{"input", r.Input}, {"output", r.Output}, {"cached", r.Cached}, {"cache_write", r.CacheWrite}, {"reasoning", r.Reasoning}} {
+		if k.n > 0 {
+			m.tokens.WithLabelValues(r.Upstream, r.Model, r.Team, k.kind).Add(float64(k.n))
+		}
+	}
+	if r.Source == "estimated" {
+		m.estimated.WithLabelValues(r.Upstream, r.Model).Inc()
+	}
+	switch d := r.Input + r.Output - r.Estimated; {
+	case d > 0:
+		m.delta.WithLabelValues(r.Upstream, "over").Add(float64(d))
+	case d < 0:
+		m.delta.WithLabelValues(r.Upstream, "under").Add(float64(-d))
+	}
+}
+
+// Refused counts a refusal by a limit or by the queue.
+func (m *Metrics) Refused(scope, dimension, reason, team string) {
+	m.decisions.WithLabelValues(scope, dimension, reason, team).Inc()
+}
+
+// ShadowRefused counts what a limit in shadow mode would have refused.
+func (m *Metrics) ShadowRefused(scope, dimension, team string) {
+	m.shadow.WithLabelValues(scope, dimension, team).Inc()
+}
+
+// Attempt counts an attempt by its result.
+func (m *Metrics) Attempt(upstream, result, code string) {
+	m.attempts.WithLabelValues(upstream, result, code).Inc()
+	if result == "credential" {
+		m.credential.WithLabelValues(upstream).Inc()
+	}
+}
+
+// BreakerChanged counts a transition.
+func (m *Metrics) BreakerChanged(upstream, to string) {
+	m.transitions.WithLabelValues(upstream, to).Inc()
+}
+
+// Panicked counts a panic.
+func (m *Metrics) Panicked() { m.panics.Inc() }
+
+// Reloaded counts a reload of the configuration.
+func (m *Metrics) Reloaded(err error) {
+	if err != nil {
+		m.reloads.WithLabelValues("error").Inc()
+		m.reloaded.Set(0)
+		return
+	}
+	m.reloads.WithLabelValues("ok").Inc()
+	m.reloaded.Set(1)
+}
+
+// A Gauge is one value read when metrics are scraped.
+type Gauge struct {
+	Name, Help string
+	Labels     []string
+	Values     []string
+	Value      float64
+}
+
+// A Reader collects gauges from the parts that know them, when scraped, so that
+// those parts need not know of metrics. It must always give the same labels for a
+// name.
+type Reader func() []Gauge
+
+// Describe implements prometheus.Collector; the collector is unchecked.
+func (r Reader) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (r Reader) Collect(ch chan<- prometheus.Metric) {
+	for _, g := range r() {
+		desc := prometheus.NewDesc("penstock_"+g.Name, g.Help, g.Labels, nil)
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, g.Value, g.Values...)
+	}
+}
