@@ -40,6 +40,9 @@ type Error struct {
 	RetryAfter time.Duration // as the upstream stated it, 0 when it said nothing
 	Header     http.Header   // the answer's header, cleaned for the client; nil without an answer
 	Body       []byte        // the answer's body, bounded and with keys masked; nil without an answer
+	// Forwarded says that the client's own credential was used, so that the answer
+	// is the client's, whatever its kind.
+	Forwarded bool
 }
 
 // Error describes the failure for logs.

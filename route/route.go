@@ -197,6 +197,14 @@ func (s *Seen) state(upstream, model string) string {
 	return upstream + "/" + Any
 }
 
+// Know gives a model state of its own because the configuration mentions it, beyond
+// any bound.
+func (s *Seen) Know(upstream, model string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names[upstream+"/"+model] = true
+}
+
 // Served notes that the upstream served the model.
 func (s *Seen) Served(upstream, model string) {
 	key := upstream + "/" + model

@@ -40,7 +40,7 @@ func failed(t *provider.Target, resp *http.Response) *provider.Error {
 	if len(t.Credential) >= minSecret {
 		mask(body, []byte(t.Credential))
 	}
-	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err}
+	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err, Forwarded: t.Forward}
 	e.RetryAfter = RetryAfter(resp.Header, time.Now())
 	detail := gjson.GetBytes(body, "error")
 	if !detail.IsObject() {

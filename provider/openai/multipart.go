@@ -10,6 +10,7 @@ import (
 
 const (
 	maxField      = 1 << 10 // bytes of a deciding form field
+	maxPreamble   = 1 << 10 // bytes before the first boundary
 	maxPartHeader = 8 << 10 // bytes of the header of a part
 	maxParts      = 1000    // parts of a form
 )
@@ -28,8 +29,9 @@ var formFields = []string{keyModel, keyStream, keyChoices}
 //
 // The error is a *RequestError. Forms are read strictly by RFC 7578 and RFC 2046
 // with CRLF line ends; what servers are known to read differently is refused:
-// bare line feeds at a boundary, folded or repeated part headers, name*=,
-// deciding fields that come twice, as a file, in another case or transfer-encoded.
+// bare line feeds at a boundary, folded or repeated part headers, name*=, parts
+// with a transfer encoding, deciding fields that come twice, as a file or in
+// another case.
 //
 // Operations that take no form are refused. ScanMultipart is safe for concurrent
 // use with different calls.
@@ -94,6 +96,9 @@ type delimiter struct {
 
 func (f *form) scan() error {
 	d, err := f.next(0)
+	if err == nil && (d.start > maxPreamble || d.cut && len(f.call.Body) > maxPreamble+len(f.dash)+2) {
+		return badForm("the form does not begin with its boundary")
+	}
 	for parts := 0; err == nil && !d.last && !d.cut; parts++ {
 		if parts == maxParts {
 			return badForm("the form has more than %d parts", maxParts)
@@ -192,8 +197,6 @@ func (f *form) part(begin, end int, cut bool) error {
 		return errAmbiguous(meant)
 	case f.seen[meant]:
 		return errDuplicate(meant)
-	case p.encoded:
-		return badForm("the field %q has a Content-Transfer-Encoding; send it plain", meant)
 	case span.End-span.Start > maxField:
 		return reject(CodeInvalidValue, meant, "%s is longer than %d bytes", meant, maxField)
 	case cut:
@@ -256,9 +259,8 @@ func decidingFormField(name string) string {
 
 // A partHeader is what the header of a part says.
 type partHeader struct {
-	name    string
-	file    bool // it has a file name
-	encoded bool // it has a transfer encoding that changes bytes
+	name string
+	file bool // it has a file name
 }
 
 func parsePart(head string) (partHeader, error) {
@@ -279,8 +281,8 @@ func parsePart(head string) (partHeader, error) {
 		case "content-transfer-encoding":
 			switch strings.ToLower(value) {
 			case "7bit", "8bit", "binary":
-			default:
-				p.encoded = true
+			default: // some servers decode it, others do not
+				return p, badForm("a part has a Content-Transfer-Encoding, which RFC 7578 has ended; send it plain")
 			}
 		}
 	}

@@ -124,6 +124,7 @@ func TestScanMultipartRefuses(t *testing.T) {
 		{"boundary with a line end", "multipart/form-data; boundary=\"X\\\rX\"", model + formEnd, CodeInvalidMultipart, ""},
 		{"mixed", "multipart/mixed; boundary=XX", model + formEnd, CodeInvalidMultipart, ""},
 		{"JSON", "application/json", `{"model":"m"}`, CodeInvalidMultipart, ""},
+		{"long preamble", formType, strings.Repeat("x", 2000) + "\r\n" + model + formEnd, CodeInvalidMultipart, ""},
 		{"no end", formType, model, CodeInvalidMultipart, ""},
 		{"cut in the end", formType, model + "--XX-", CodeInvalidMultipart, ""},
 		{"empty body", formType, "", CodeInvalidMultipart, ""},
@@ -177,7 +178,7 @@ func TestScanMultipartCut(t *testing.T) {
 			t.Fatalf("cut at %d: no model", n)
 		}
 	}
-	for _, bad := range []string{"x\n--XX\r\n", fieldPart("Model", "m"), filePart("model", "m"), "--XX\r\n" + strings.Repeat("x", 9<<10)} {
+	for _, bad := range []string{strings.Repeat("x", 2000), "x\n--XX\r\n", fieldPart("Model", "m"), filePart("model", "m"), "--XX\r\n" + strings.Repeat("x", 9<<10)} {
 		if _, err := scannedForm(t, "/audio/transcriptions", formType, bad, false); err == nil {
 			t.Errorf("%.40q is accepted", bad)
 		}

@@ -86,7 +86,7 @@ func Lookup(method, path string) (op provider.Operation, clean, model string, ok
 		return provider.Operation{}, "", "", false
 	}
 	clean, azure := stripPrefixes(path)
-	if plain, _ := stripPrefixes(decoded); mustDecode(clean) != plain {
+	if plain, _ := stripPrefixes(decoded); unescape(clean) != plain {
 		return provider.Operation{}, "", "", false // a prefix or slash was hidden by escapes
 	}
 	if azure {
@@ -95,7 +95,7 @@ func Lookup(method, path string) (op provider.Operation, clean, model string, ok
 			return provider.Operation{}, "", "", false
 		}
 	}
-	op, canonical := match(strings.ToUpper(method), mustDecode(clean))
+	op, canonical := match(strings.ToUpper(method), unescape(clean))
 	if canonical != "" {
 		clean = canonical
 	}
@@ -142,8 +142,8 @@ func decodePath(path string) (string, bool) {
 	return decoded, true
 }
 
-// mustDecode unescapes a part of a path that decodePath has accepted.
-func mustDecode(path string) string {
+// unescape unescapes a part of a path that decodePath has accepted.
+func unescape(path string) string {
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
 		return path
@@ -190,7 +190,7 @@ func cutDeployment(path string) (rest, model string, ok bool) {
 	if !found || name == "" {
 		return path, "", true
 	}
-	model = mustDecode(name)
+	model = unescape(name)
 	if checkModel(model) != nil {
 		return "", "", false
 	}

@@ -65,7 +65,11 @@ type tap struct {
 }
 
 func newTap(c *provider.Call) *tap {
-	return &tap{family: familyOf(c.Op.Name), choices: max(1, c.Choices), sequence: -1}
+	t := &tap{family: familyOf(c.Op.Name), choices: max(1, c.Choices), sequence: -1}
+	if c.Op.Name == opCompletions {
+		t.choices = 1 // best_of and lists of prompts make another number come back
+	}
+	return t
 }
 
 // see looks at one event. It reports whether the event is the usage chunk of a

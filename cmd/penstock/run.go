@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"penstock/auth"
+	"penstock/config"
+)
+
+// An environment is what a command may use of the world.
+type environment struct {
+	ctx            context.Context
+	getenv         func(string) (string, bool)
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// commands is the command line.
+type commands struct {
+	Serve     serveCommand     `cmd:"" default:"withargs" help:"Run the gateway (the default)."`
+	Check     checkCommand     `cmd:"" help:"Check a configuration file and print what it amounts to, secrets masked."`
+	Demo      demoCommand      `cmd:"" help:"Run the gateway in front of a simulated provider: no key, no network."`
+	Simulate  simulateCommand  `cmd:"" name:"simulate-provider" help:"Run the simulated provider alone."`
+	Keys      keysCommand      `cmd:"" help:"Make and hash client keys."`
+	Schema    schemaCommand    `cmd:"" help:"Print the JSON Schema of the configuration file."`
+	Health    healthCommand    `cmd:"" name:"healthcheck" help:"Ask a running gateway whether it is alive; for container health checks."`
+	VersionIs versionIsCommand `cmd:"" name:"version" help:"Print the version."`
+}
+
+// run is the whole program as a function of its inputs. It returns the exit code.
+func run(ctx context.Context, args []string, getenv func(string) (string, bool), stdin io.Reader, stdout, stderr io.Writer) int {
+	env := &environment{ctx, getenv, stdin, stdout, stderr}
+	code := -1
+	parser, err := kong.New(&commands{}, kong.Name("penstock"),
+		kong.Description("Penstock is a gateway that shares the quotas of LLM providers: it queues, limits, retries and relays.\nPoint OPENAI_BASE_URL at it."),
+		kong.Writers(stdout, stderr), kong.Exit(func(c int) { code = c }), kong.UsageOnError(),
+		kong.Bind(env))
+	if err != nil {
+		fmt.Fprintln(stderr, "penstock:", err)
+		return 1
+	}
+	parsed, err := parser.Parse(args)
+	if code >= 0 {
+		return code // --help
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "penstock: %v; see penstock --help\n", err)
+		return 2
+	}
+	if err := parsed.Run(env); err != nil {
+		report(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// report prints an error; the problems of a configuration each on a line of their
+// own.
+func report(w io.Writer, err error) {
+	var problems config.Errors
+	if errors.As(err, &problems) {
+		for _, p := range problems {
+			fmt.Fprintln(w, p)
+		}
+		return
+	}
+	fmt.Fprintln(w, "penstock:", err)
+}
+
+type checkCommand struct {
+	Config string `arg:"" optional:"" placeholder:"FILE" help:"Configuration file; zero configuration from the environment when absent." type:"path"`
+}
+
+// Run prints the effective configuration, or all problems at once.
+func (c *checkCommand) Run(env *environment) error {
+	cfg, err := loadConfig(c.Config, env)
+	if err != nil {
+		return err
+	}
+	text, err := cfg.Effective()
+	if err != nil {
+		return err
+	}
+	_, err = env.stdout.Write(text)
+	return err
+}
+
+func loadConfig(path string, env *environment) (*config.Config, error) {
+	if path == "" {
+		return config.FromEnvironment(env.getenv)
+	}
+	return config.Load(path, env.getenv)
+}
+
+type keysCommand struct {
+	New  keysNewCommand  `cmd:"" help:"Make a client key. It is shown once: keep it, and put its hash into the configuration."`
+	Hash keysHashCommand `cmd:"" help:"Print the hash of a key read from standard input."`
+}
+
+type keysNewCommand struct{}
+
+// Run prints a key and its hash.
+func (keysNewCommand) Run(env *environment) error {
+	key := auth.NewKey()
+	_, err := fmt.Fprintf(env.stdout, "key:  %s\nhash: %s\n", key, auth.HashOf(key))
+	return err
+}
+
+type keysHashCommand struct{}
+
+// Run reads the key from standard input, so that it stays out of the shell's
+// history and the process list.
+func (keysHashCommand) Run(env *environment) error {
+	line, err := bufio.NewReader(io.LimitReader(env.stdin, 4096)).ReadString('\n')
+	key := strings.TrimRight(line, "\r\n")
+	if key == "" {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read the key: %w", err)
+		}
+		return errors.New("no key on standard input; use: penstock keys hash < file-with-key")
+	}
+	_, err = fmt.Fprintln(env.stdout, auth.HashOf(key))
+	return err
+}
+
+type schemaCommand struct{}
+
+// Run prints the schema.
+func (schemaCommand) Run(env *environment) error {
+	_, err := env.stdout.Write(config.Schema())
+	return err
+}
+
+type versionIsCommand struct{}
+
+// Run prints the version.
+func (versionIsCommand) Run(env *environment) error {
+	_, err := fmt.Fprintln(env.stdout, "penstock", version)
+	return err
+}
+
+type healthCommand struct {
+	URL     string        `default:"http://127.0.0.1:9090/healthz" help:"What to ask."`
+	Timeout time.Duration `default:"3s" help:"How long to wait."`
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"penstock/config"
+)
+
+type serveCommand struct {
+	Config string `placeholder:"FILE" short:"c" env:"PENSTOCK_CONFIG" help:"Configuration file; zero configuration from the environment when absent." type:"path"`
+}
+
+// Run serves until the context ends, then drains.
+func (c *serveCommand) Run(env *environment) error {
+	cfg, err := loadConfig(c.Config, env)
+	if err != nil {
+		return err
+	}
+	g, err := newGateway(cfg, env)
+	if err != nil {
+		return err
+	}
+	if c.Config != "" {
+		g.reloads(c.Config, env)
+	}
+	return g.serve(env.ctx)
+}
+
+// A gateway is the running process: its parts, listeners and background work.
+type gateway struct {
+	*parts
+	cfg  *config.Config
+	data *http.Server
+	adm  *http.Server // nil when switched off
+	lis  net.Listener
+	alis net.Listener
+
+	work   sync.WaitGroup // background goroutines, which end with life
+	life   context.Context
+	finish context.CancelFunc
+}
+
+// newGateway builds everything and binds the listeners.
+func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
+	tuneRuntime(env.getenv)
+	p, err := buildParts(cfg, env)
+	if err != nil {
+		return nil, err
+	}
+	g := &gateway{parts: p, cfg: cfg}
+	g.life, g.finish = context.WithCancel(context.Background())
+	if g.lis, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen: %w; set listen to a free address", err)
+	}
+	g.lis = netutil.LimitListener(g.lis, connections(cfg))
+	g.data = &http.Server{
+		Handler: dataHandler(p.proxy, g.ready), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
+		MaxHeaderBytes: 128 << 10, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	if cfg.Admin.Listen == "off" {
+		return g, nil
+	}
+	if g.alis, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
+		g.lis.Close()
+		return nil, fmt.Errorf("admin.listen: %w; set admin.listen to a free address, or to off", err)
+	}
+	g.adm = &http.Server{Handler: adminHandler(cfg, p.registry, g.ready), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
+	return g, nil
+}
+
+// ready reports whether load balancers should send requests.
+func (g *gateway) ready() bool { return g.life.Err() == nil && !g.proxy.Leaving() }
+
+// connections is how many client connections may be open: each request needs a
+// descriptor for its upstream too.
+func connections(cfg *config.Config) int {
+	if n := cfg.Gateway.MaxConnections; n > 0 {
+		return int(n)
+	}
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return 4096
+	}
+	return int(min(max(8, lim.Cur/2-16), 1<<20))
+}
+
+// serve runs until ctx ends or a listener fails, then drains.
+func (g *gateway) serve(ctx context.Context) error {
+	defer g.closeLog()
+	failed := make(chan error, 2)
+	g.start(g.data, g.lis, failed)
+	if g.adm != nil {
+		g.start(g.adm, g.alis, failed)
+	}
+	g.announce()
+	select {
+	case <-ctx.Done():
+		g.drain()
+		return nil
+	case err := <-failed:
+		g.stop()
+		return err
+	}
+}
+
+func (g *gateway) start(s *http.Server, l net.Listener, failed chan<- error) {
+	g.work.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+}
+
+func (g *gateway) announce() {
+	admin := "off"
+	if g.alis != nil {
+		admin = g.alis.Addr().String()
+	}
+	names := make([]string, 0, len(g.cfg.Upstreams))
+	for name := range g.cfg.Upstreams {
+		names = append(names, name)
+	}
+	g.log.Info("penstock is listening", "version", version, "listen", g.lis.Addr().String(), "admin", admin,
+		"base_url", "http://"+g.lis.Addr().String()+"/v1", "upstreams", names)
+}
+
+// drain lets what is under way finish: readiness fails first, then, after the
+// configured pause, nothing new is admitted; at the limit the rest is told and cut.
+func (g *gateway) drain() {
+	g.proxy.Leave()
+	g.log.Info("draining", "in_flight", g.proxy.InFlight(), "delay", time.Duration(g.cfg.Drain.Delay).String(), "limit", time.Duration(g.cfg.Drain.Limit).String())
+	time.Sleep(time.Duration(g.cfg.Drain.Delay))
+	g.proxy.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.cfg.Drain.Limit))
+	defer cancel()
+	if err := g.data.Shutdown(ctx); err != nil {
+		n := g.proxy.Cut()
+		g.log.Warn("drain limit reached: the requests still under way are cut", "cut", n)
+		last, done := context.WithTimeout(context.Background(), 2*time.Second)
+		_ = g.data.Shutdown(last)
+		done()
+	}
+	g.stop()
+	g.log.Info("stopped")
+}
+
+// stop closes what is left and waits for every goroutine.
+func (g *gateway) stop() {
+	g.finish()
+	g.proxy.Cut()
+	_ = g.data.Close()
+	if g.adm != nil {
+		_ = g.adm.Close()
+	}
+	g.work.Wait()
+}
+
+// reloads loads the configuration again on SIGHUP and when its files change.
+func (g *gateway) reloads(path string, env *environment) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	changed := make(chan struct{}, 1)
+	var mu sync.Mutex
+	files := append([]string{path}, g.cfg.SecretFiles()...)
+	g.work.Go(func() {
+		err := config.WatchFiles(g.life, func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return files
+		}, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			g.log.Error("the configuration is not watched any more; send SIGHUP after a change", "error", err.Error())
+		}
+	})
+	g.work.Go(func() {
+		defer signal.Stop(hup)
+		for {
+			select {
+			case <-g.life.Done():
+				return
+			case <-hup:
+			case <-changed:
+			}
+			if cfg := g.reload(path, env); cfg != nil {
+				mu.Lock()
+				files = append([]string{path}, cfg.SecretFiles()...)
+				mu.Unlock()
+			}
+		}
+	})
+}
+
+// reload loads, validates and swaps, or leaves everything as it is. It returns the
+// new configuration, or nil.
+func (g *gateway) reload(path string, env *environment) *config.Config {
+	cfg, err := config.Load(path, env.getenv)
+	if err == nil {
+		err = g.apply(cfg)
+	}
+	g.metrics.Reloaded(err)
+	if err != nil {
+		g.log.Error("the new configuration is refused; the old one stays in force", "error", err.Error())
+		return nil
+	}
+	if cfg.Listen != g.cfg.Listen || cfg.Admin != g.cfg.Admin {
+		g.log.Warn("listen and admin take effect at the next start")
+	}
+	g.log.Info("configuration reloaded")
+	return cfg
+}

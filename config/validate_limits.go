@@ -1,0 +1,36 @@
+package config
+
+import "fmt"
+
+// limits checks limits at p. Those of upstreams and models cannot refuse.
+func (v *validator) limits(p path, l Limits, upstream bool) {
+	const onlyWaits = "the limits of an upstream always wait; to refuse, set a limit on the team"
+	if l.Concurrency != nil && upstream && l.Concurrency.OnLimit == "refuse" {
+		v.say(p.key("concurrency").key("on_limit"), onlyWaits)
+	}
+	for _, dimension := range []struct {
+		key   string
+		rates Rates
+	}{
+		{"requests", l.Requests},
+		{"tokens", l.Tokens},
+		{"input_tokens", l.InputTokens},
+		{"output_tokens", l.OutputTokens},
+	} {
+		for i, r := range dimension.rates {
+			at := p.key(dimension.key).index(i)
+			if r.Per < minWindow || r.Per > maxWindow {
+				v.bad(at.key("per"), "expected a window from 1s to 31d")
+			}
+			if r.Limit > maxLimit {
+				v.bad(at.key("limit"), fmt.Sprintf("expected a limit of at most %v", maxLimit))
+			}
+			if r.Burst > maxLimit && r.Burst != r.Limit {
+				v.bad(at.key("burst"), fmt.Sprintf("expected a burst of at most %v", maxLimit))
+			}
+			if upstream && r.OnLimit == "refuse" {
+				v.say(at.key("on_limit"), onlyWaits)
+			}
+		}
+	}
+}

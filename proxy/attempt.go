@@ -1,0 +1,249 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/provider"
+)
+
+// An answer is an attempt that succeeded: an upstream's reply, and what is held
+// while it is read.
+type answer struct {
+	*provider.Reply
+	target *provider.Target
+	up     *Upstream
+	grant  *limits.Grant
+	watch  *watch
+	cancel context.CancelCauseFunc
+	leave  func() bool // stops the client's leaving from ending the attempt
+	sent   time.Time
+}
+
+// close ends the attempt. Tokens are settled before; a lease that is still open
+// gives everything back.
+func (a *answer) close() {
+	a.watch.stop()
+	a.leave()
+	a.cancel(errGone)
+	_ = a.Body.Close()
+	a.grant.Release()
+}
+
+// tries is what is known of the plan's targets in this request.
+type tries struct {
+	plan   []*provider.Target
+	failed map[*provider.Target]provider.Kind
+	last   error
+}
+
+// attempt tries targets until one replies. Nothing but keep-alive comments has
+// been written to the client yet, so every failure here may still be retried.
+func (x *exchange) attempt(plan []*provider.Target, cost limits.Cost) (*answer, error) {
+	t := &tries{plan: plan, failed: make(map[*provider.Target]provider.Kind)}
+	defer x.out.quiet()
+	for n := 1; ; n++ {
+		candidates, err := x.candidates(t)
+		if err != nil {
+			return nil, t.result(err)
+		}
+		grant, target, err := x.queue(candidates, cost)
+		if err != nil {
+			return nil, t.result(err)
+		}
+		x.rec.Attempts = n
+		a, err := x.try(grant, target)
+		if err == nil {
+			return a, nil
+		}
+		t.last, t.failed[target] = err, provider.KindOf(err)
+		if !x.again(t, target, n) {
+			return nil, err
+		}
+	}
+}
+
+// result is what the client is told when no further attempt can be made: the
+// upstream's own failure where there was one.
+func (t *tries) result(err error) error {
+	if t.last != nil && !errors.Is(err, errGone) && !errors.Is(err, errCut) && !errors.Is(err, errTotal) {
+		return t.last
+	}
+	return err
+}
+
+// candidates are the targets that may be tried now, the best first: those that
+// have not failed, or else those that may recover.
+func (x *exchange) candidates(t *tries) ([]*provider.Target, error) {
+	for {
+		var fresh, parked, again []*provider.Target
+		open := time.Duration(0)
+		for _, target := range t.plan {
+			kind, failed := t.failed[target]
+			switch left := x.p.breakers.Left(target.State); {
+			case failed && (kind == provider.KindCredential || kind == provider.KindBilling):
+			case left > 0:
+				if open == 0 || left < open {
+					open = left
+				}
+			case failed:
+				again = append(again, target)
+			case x.p.parking.parked(target.Upstream) || x.p.parking.parked(target.State):
+				parked = append(parked, target)
+			default:
+				fresh = append(fresh, target)
+			}
+		}
+		for _, some := range [][]*provider.Target{fresh, again, parked} {
+			if len(some) > 0 {
+				return some, nil
+			}
+		}
+		if open == 0 {
+			return nil, t.last
+		}
+		if !x.s.Settings.WaitForProbe || time.Until(x.respond) < open {
+			return nil, &breaker.OpenError{After: open}
+		}
+		if err := x.sleep(open); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// queue waits for the first of the targets that can start the call.
+func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.Grant, *provider.Target, error) {
+	live := make([]*limits.Target, len(targets))
+	byLive := make(map[*limits.Target]*provider.Target, len(targets))
+	for i, t := range targets {
+		live[i] = x.p.target(x.s, t)
+		if byLive[live[i]] == nil {
+			byLive[live[i]] = t
+		}
+	}
+	ticket, err := x.p.queue.Join(limits.Request{
+		Team: x.team.Name, Weight: x.team.Weight, Key: x.rec.Key, Class: x.class,
+		Cost: cost, CostAt: x.costAt(cost), Bytes: x.held, MaxWait: max(time.Until(x.respond), time.Millisecond),
+		Owner: pick(x.callerLimits(), true), Gateway: x.s.Gateway, Targets: live,
+	})
+	if err != nil {
+		x.p.refused(err, x.team.Name)
+		return nil, nil, err
+	}
+	x.keepAlive()
+	began := time.Now()
+	grant, err := ticket.Wait(x.ctx)
+	x.rec.Queue += time.Since(began)
+	x.out.pause()
+	if err != nil {
+		x.p.refused(err, x.team.Name)
+		return nil, nil, err
+	}
+	x.shadowed(grant.Lease)
+	return grant, byLive[grant.Target], nil
+}
+
+func (x *exchange) keepAlive() {
+	if x.call.Stream && x.call.Op.Stream {
+		x.out.keepAlive(x.s.Settings.Keepalive)
+	}
+}
+
+// costAt is what each upstream's own accounting makes of the cost.
+func (x *exchange) costAt(cost limits.Cost) func(*limits.Target) limits.Cost {
+	return func(t *limits.Target) limits.Cost {
+		if up := x.s.Upstreams[t.Upstream]; up != nil && up.MaxTokens && x.maxOutput() > 0 {
+			cost.Output, cost.Predicted = x.maxOutput(), 0
+		}
+		return cost
+	}
+}
+
+// again decides whether another attempt follows a failed one, and waits as long as
+// it has to. Slots are free meanwhile.
+func (x *exchange) again(t *tries, failed *provider.Target, n int) bool {
+	set := &x.s.Settings
+	var e *provider.Error
+	if !errors.As(t.last, &e) {
+		var open *breaker.OpenError // another request took the probe's place
+		return errors.As(t.last, &open) && n < set.MaxAttempts
+	}
+	if !retryable(e) || n >= set.MaxAttempts || x.call.Rest != nil || x.ctx.Err() != nil {
+		return false
+	}
+	next, err := x.candidates(t)
+	if err != nil {
+		return false
+	}
+	for _, c := range next {
+		if _, failedToo := t.failed[c]; !failedToo {
+			return true // a failover waits for nothing but its own queue
+		}
+	}
+	if e.Kind == provider.KindCredential || e.Kind == provider.KindBilling {
+		return false
+	}
+	delay := x.backoff(n, e)
+	if delay > time.Until(x.respond) || e.RetryAfter > set.MaxRetryAfter {
+		return false
+	}
+	if !x.p.budgets.retry(failed.Upstream, set.Budget, set.BudgetFloor) {
+		return false
+	}
+	x.keepAlive()
+	defer x.out.pause()
+	return x.sleep(delay) == nil
+}
+
+// retryStatus are the health failures with a status that are worth another
+// attempt.
+var retryStatus = map[int]bool{0: true, 408: true, 500: true, 502: true, 503: true, 504: true, 520: true, 521: true, 522: true, 523: true, 524: true}
+
+// retryable reports whether another attempt could end better. A time limit on the
+// whole request cannot.
+func retryable(e *provider.Error) bool {
+	switch e.Kind {
+	case provider.KindClient, provider.KindCancelled:
+		return false
+	case provider.KindHealth:
+		return retryStatus[e.Status] && e.Code != "total_timeout" && e.Code != "attempts_timeout"
+	}
+	return true
+}
+
+// backoff is full jitter (AWS Architecture Blog, "Exponential Backoff And
+// Jitter"); a stated Retry-After is waited for whole, and a little more.
+func (x *exchange) backoff(n int, e *provider.Error) time.Duration {
+	if r := e.RetryAfter; r > 0 {
+		return r + rand.N(min(r/4, 5*time.Second)+1)
+	}
+	set := &x.s.Settings
+	most := min(set.BaseDelay<<min(n-1, 20), set.MaxDelay)
+	if most <= 0 {
+		most = set.MaxDelay
+	}
+	return rand.N(most + 1)
+}
+
+// sleep waits, unless the request ends first.
+func (x *exchange) sleep(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
+	}
+}
+
+// retrying reports whether the client says that it is repeating a request.
+func retrying(h http.Header) bool {
+	v := h.Get("X-Stainless-Retry-Count")
+	return v != "" && v != "0"
+}

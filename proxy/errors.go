@@ -1,0 +1,192 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"penstock/auth"
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/provider"
+	"penstock/provider/openai"
+	"penstock/route"
+)
+
+// An apiError is what a client is told: one of a closed set of codes.
+type apiError struct {
+	Status  int
+	Code    string
+	Type    string // OpenAI's error type
+	Param   string
+	Message string
+	Outcome string // label of requests_total
+
+	RetryAfter time.Duration // for 429 and 503
+	NoRetry    bool          // retrying cannot help, or has been done here
+	Close      bool          // the request body was not read
+
+	upstream *provider.Error // an answer that is passed on as it is
+}
+
+func (e *apiError) Error() string { return e.Code + ": " + e.Message }
+
+const (
+	typeInvalid = "invalid_request_error"
+	typeServer  = "server_error"
+)
+
+func invalid(status int, code, param, message string) *apiError {
+	return &apiError{Status: status, Code: code, Type: typeInvalid, Param: param, Message: message, Outcome: "client_error"}
+}
+
+func unavailable(code, message string, retryAfter time.Duration) *apiError {
+	return &apiError{Status: http.StatusServiceUnavailable, Code: code, Type: typeServer, Message: message,
+		Outcome: "unavailable", RetryAfter: max(retryAfter, time.Second)}
+}
+
+// Errors that the proxy itself finds.
+var (
+	errTooLarge = &apiError{Status: http.StatusRequestEntityTooLarge, Code: "request_too_large", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "the request body is larger than this gateway accepts; send less, or have its operator raise gateway.max_body or gateway.max_upload"}
+	errEncoding = &apiError{Status: http.StatusUnsupportedMediaType, Code: "unsupported_encoding", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "compressed request bodies are not accepted; send the body without Content-Encoding"}
+	errBodyTimeout = &apiError{Status: http.StatusRequestTimeout, Code: "request_timeout", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "the request body did not arrive in time; send it again"}
+	errUpgrade = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
+		Message: "WebSocket and other upgrades are not supported; use HTTP requests"}
+	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",
+		Message: "the provider's administration API is not served with the gateway's own key; call the provider directly"}
+	errPath = &apiError{Status: http.StatusNotFound, Code: "unknown_path", Type: typeInvalid, Outcome: "client_error",
+		Message: "this path is not an API path; check the base URL, which usually ends in /v1"}
+	errInternal = &apiError{Status: http.StatusInternalServerError, Code: "internal_error", Type: typeServer, Outcome: "internal",
+		Message: "the gateway failed to handle this request; its log has the reason under this request id"}
+	errTotal = &provider.Error{Kind: provider.KindHealth, Code: "total_timeout"}
+	errCut   = errors.New("the gateway is shutting down")
+	// errGone is why a request ends whose client has left.
+	errGone = errors.New("the client has left")
+)
+
+// describe turns any error into what the client is told. It is the only place that
+// knows statuses.
+func describe(err error) *apiError {
+	var (
+		own     *apiError
+		request *openai.RequestError
+		over    *limits.Exceeded
+		open    *breaker.OpenError
+		up      *provider.Error
+		large   *http.MaxBytesError
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &request):
+		return invalid(http.StatusBadRequest, request.Code, request.Param, request.Message)
+	case errors.Is(err, auth.ErrMissing):
+		return &apiError{Status: http.StatusUnauthorized, Code: "invalid_api_key", Type: typeInvalid, Outcome: "client_error", Close: true,
+			Message: "no API key given; send the key that the gateway's operator gave you as Authorization: Bearer <key>"}
+	case errors.Is(err, auth.ErrUnknown):
+		return &apiError{Status: http.StatusUnauthorized, Code: "invalid_api_key", Type: typeInvalid, Outcome: "client_error", Close: true,
+			Message: "this API key is unknown, expired or disabled; ask the gateway's operator for a valid one"}
+	case errors.Is(err, route.ErrUnknownModel):
+		return invalid(http.StatusNotFound, "model_not_found", "model", "this gateway serves no model of that name; GET /v1/models lists those it serves")
+	case errors.Is(err, route.ErrNotAllowed):
+		return invalid(http.StatusForbidden, "model_not_allowed", "model", "this key may not use that model; GET /v1/models lists those it may use")
+	case errors.As(err, &over):
+		return exceeded(over)
+	case errors.As(err, &open):
+		return unavailable("breaker_open", "every upstream for this model is failing and is left alone for a while; try again later", open.After)
+	case errors.As(err, &large):
+		return errTooLarge
+	case errors.As(err, &up):
+		return upstreamError(up)
+	case errors.Is(err, errCut):
+		return unavailable("shutting_down", "the gateway is shutting down; try again", time.Second)
+	case errors.Is(err, errGone), errors.Is(err, context.Canceled):
+		return &apiError{Status: 499, Code: "client_closed", Type: typeInvalid, Outcome: "client_closed", Message: "the client closed the request"}
+	}
+	return errInternal
+}
+
+// exceeded describes a refusal by a limit or by the queue.
+func exceeded(e *limits.Exceeded) *apiError {
+	if e.Reason == limits.ReasonTooLarge {
+		return invalid(http.StatusBadRequest, "request_exceeds_limit", "",
+			fmt.Sprintf("this request needs %d %s, more than the limit %q can ever admit; shorten it or lower its output limit", e.Requested, e.Limit.Dimension, e.Limit))
+	}
+	out := &apiError{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Type: "requests", Outcome: "refused", RetryAfter: e.RetryAfter}
+	hint := fmt.Sprintf(" Please try again in %.3gs.", e.RetryAfter.Seconds())
+	switch e.Reason {
+	case limits.ReasonLimit:
+		if e.Limit.Dimension != limits.Requests && e.Limit.Dimension != limits.Concurrency {
+			out.Type = "tokens"
+		}
+		if e.Limit.Dimension == limits.Concurrency {
+			out.RetryAfter = max(out.RetryAfter, time.Second)
+			hint = " Please try again when a request of yours has finished."
+		}
+		out.Message = fmt.Sprintf("Rate limit reached for %s, requested %d.%s", e.Limit, e.Requested, hint)
+	case limits.ReasonQueueFull:
+		out.Code, out.Message = "queue_full", "Too many requests are waiting for this model's upstream."+hint
+	case limits.ReasonPredicted:
+		out.Code, out.Message = "queue_wait_too_long", "The wait for this model's upstream would be longer than this request may wait."+hint
+	case limits.ReasonTimeout:
+		out.Code, out.Message = "queue_timeout", "This request waited for its upstream as long as it may."+hint
+	}
+	return out
+}
+
+// upstreamError describes the failure of the last attempt.
+func upstreamError(e *provider.Error) *apiError {
+	out := &apiError{Type: typeServer, Outcome: "upstream_error"}
+	if e.Forwarded && e.Kind != provider.KindClient {
+		out.Status, out.Code, out.RetryAfter, out.upstream = e.Status, e.Code, e.RetryAfter, e
+		out.NoRetry = e.Kind == provider.KindBilling
+		return out
+	}
+	switch e.Kind {
+	case provider.KindCancelled:
+		return describe(errGone)
+	case provider.KindClient:
+		out.Status, out.Code, out.Outcome, out.upstream = e.Status, e.Code, "client_error", e
+		return out
+	case provider.KindCredential:
+		out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_credential", true
+		out.Message = "the upstream refused the gateway's own credential; its operator has to look at the key of this upstream"
+		return out
+	case provider.KindCapacity:
+		out.Status, out.Code, out.Outcome = http.StatusServiceUnavailable, "upstream_capacity", "upstream_limited"
+		out.RetryAfter = min(max(e.RetryAfter, time.Second), time.Hour)
+		out.Message = fmt.Sprintf("the upstream has no capacity for this request now. Please try again in %.3gs.", out.RetryAfter.Seconds())
+		return out
+	case provider.KindBilling:
+		out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_billing", true
+		out.Message = "the upstream refuses the gateway's account for lack of credit or because of a spend cap; its operator has to look at the account"
+		return out
+	case provider.KindHealth:
+	}
+	if e.Status >= 400 {
+		out.Status, out.Code, out.NoRetry, out.upstream = e.Status, "upstream_error", true, e
+		return out
+	}
+	if text, ok := timeLimits[e.Code]; ok {
+		out.Status, out.Code, out.Message, out.Outcome, out.NoRetry = http.StatusGatewayTimeout, e.Code, text, "timeout", true
+		return out
+	}
+	out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_"+e.Code, true
+	out.Message = "the upstream could not be reached or broke off before it answered"
+	return out
+}
+
+// timeLimits are the time limits of an attempt, each an error of its own.
+var timeLimits = map[string]string{
+	"connect_timeout":     "the connection to the upstream took too long",
+	"header_timeout":      "the upstream took too long to answer",
+	"first_token_timeout": "the upstream took too long to write its first token",
+	"idle_timeout":        "the upstream was silent for too long",
+	"total_timeout":       "the request took longer than the gateway allows",
+	"attempts_timeout":    "the upstream's answer did not begin within the time that the request may take",
+}

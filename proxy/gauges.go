@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"strings"
+
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/telemetry"
+)
+
+// Gauges reads the live state of the parts when metrics are scraped.
+func (p *Proxy) Gauges(version string) telemetry.Reader {
+	return func() []telemetry.Gauge {
+		s := p.snapshot.Load()
+		out := []telemetry.Gauge{
+			{Name: "build_info", Help: "Always 1; the label tells the version.", Labels: []string{"version"}, Values: []string{version}, Value: 1},
+			{Name: "ready", Help: "1 while the gateway accepts requests.", Value: truth(!p.Leaving())},
+			{Name: "buffered_bytes", Help: "Bytes of request bodies held in memory.", Value: float64(p.memory.used.Load())},
+			{Name: "buffered_bytes_limit", Help: "Most bytes of request bodies that may be held in memory.", Value: float64(s.Settings.MaxMemory)},
+		}
+		out = append(out, p.queueGauges()...)
+		out = append(out, p.targetGauges(s)...)
+		out = append(out, p.limitGauges(s)...)
+		for upstream, left := range p.budgets.left(s.Settings.Budget, s.Settings.BudgetFloor) {
+			out = append(out, telemetry.Gauge{Name: "retry_budget_left", Help: "Attempts at the same upstream that the retry budget still allows.",
+				Labels: []string{"upstream"}, Values: []string{upstream}, Value: float64(left)})
+		}
+		return out
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (p *Proxy) queueGauges() []telemetry.Gauge {
+	var out []telemetry.Gauge
+	labels := []string{"upstream", "class"}
+	for _, d := range p.queue.Depths() {
+		values := []string{d.Upstream, d.Class.String()}
+		out = append(out,
+			telemetry.Gauge{Name: "queue_depth", Help: "Requests that wait.", Labels: labels, Values: values, Value: float64(d.Waiting)},
+			telemetry.Gauge{Name: "queue_oldest_seconds", Help: "How long the request first in line of its key has waited.", Labels: labels, Values: values, Value: d.Oldest.Seconds()})
+	}
+	return out
+}
+
+// modelLabel is the bounded model label of a target: the name in the
+// configuration, or other. Targets of models that only clients mention share it,
+// so their gauges are added up.
+func modelLabel(s *Snapshot, t *limits.Target) string {
+	_, model, _ := strings.Cut(t.Name, "/")
+	for _, r := range s.Routes.Routes {
+		for _, target := range r.Targets {
+			if target.State == t.Name && target.Label != "other" {
+				return model
+			}
+		}
+	}
+	if up := s.Upstreams[t.Upstream]; up != nil && up.Models[model] != nil {
+		return model
+	}
+	return "other"
+}
+
+func (p *Proxy) targetGauges(s *Snapshot) []telemetry.Gauge {
+	type key struct{ upstream, model string }
+	type sums struct{ inUse, scale, state float64 }
+	all := make(map[key]sums)
+	p.mu.Lock()
+	targets := make([]*limits.Target, 0, len(p.targets))
+	for _, t := range p.targets {
+		targets = append(targets, t)
+	}
+	p.mu.Unlock()
+	states := make(map[string]float64)
+	p.breakers.Each(func(name string, st breaker.State) { states[name] = float64(st) })
+	for _, t := range targets {
+		k := key{t.Upstream, modelLabel(s, t)}
+		v, ok := all[k]
+		if !ok {
+			v.scale = 1
+		}
+		v.inUse += float64(t.InUse())
+		v.scale = min(v.scale, t.Scale())
+		v.state = max(v.state, states[t.Name])
+		all[k] = v
+	}
+	var out []telemetry.Gauge
+	labels := []string{"upstream", "model"}
+	for k, v := range all {
+		values := []string{k.upstream, k.model}
+		out = append(out,
+			telemetry.Gauge{Name: "concurrency_in_use", Help: "Requests in flight at the upstream.", Labels: labels, Values: values, Value: v.inUse},
+			telemetry.Gauge{Name: "upstream_scale", Help: "Share of its limits that the upstream may use; below 1 it was slowed down for its 429s.", Labels: labels, Values: values, Value: v.scale},
+			telemetry.Gauge{Name: "breaker_state", Help: "State of the circuit breaker: 0 closed, 1 half-open, 2 open.", Labels: labels, Values: values, Value: v.state})
+	}
+	return out
+}
+
+// limitGauges tell the level and capacity of every configured limit but those of
+// single keys, whose number is not bounded.
+func (p *Proxy) limitGauges(s *Snapshot) []telemetry.Gauge {
+	var all []*limits.Limit
+	all = append(all, s.Gateway...)
+	for _, t := range s.Teams {
+		all = append(all, t.Limits...)
+	}
+	for _, u := range s.Upstreams {
+		all = append(all, u.Limits...)
+		for _, m := range u.Models {
+			all = append(all, m...)
+		}
+	}
+	levels, err := p.store.Levels(context.Background(), all)
+	if err != nil {
+		return nil
+	}
+	var out []telemetry.Gauge
+	labels := []string{"scope", "owner", "dimension", "window"}
+	seen := make(map[string]bool, len(all))
+	for i, l := range all {
+		window, capacity := l.Window.String(), l.Burst
+		if l.Dimension == limits.Concurrency {
+			window, capacity = "", l.Amount
+		}
+		values := []string{l.Scope.String(), l.Owner, l.Dimension.String(), window}
+		if id := strings.Join(values, "\x00"); seen[id] {
+			continue // a second rate over the same window
+		} else {
+			seen[id] = true
+		}
+		out = append(out,
+			telemetry.Gauge{Name: "limit_level", Help: "What is left of a limit; negative is debt.", Labels: labels, Values: values, Value: float64(levels[i].Remaining)},
+			telemetry.Gauge{Name: "limit_capacity", Help: "What a limit holds when it is full.", Labels: labels, Values: values, Value: float64(capacity)})
+	}
+	return out
+}

@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// memory counts the bytes of bodies that are held.
+type memory struct{ used atomic.Int64 }
+
+// take reserves n bytes, or reports that the cap does not allow it.
+func (m *memory) take(n, limit int64) bool {
+	if m.used.Add(n) > limit {
+		m.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (m *memory) give(n int64) { m.used.Add(-n) }
+
+// parkFor is how long a refused credential is avoided while there are others.
+const parkFor = 30 * time.Second
+
+// parking remembers which upstreams refused our credential. Keys are upstreams and
+// targets of the configuration.
+type parking struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+func (p *parking) park(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.until == nil {
+		p.until = make(map[string]time.Time)
+	}
+	p.until[name] = time.Now().Add(parkFor)
+}
+
+func (p *parking) parked(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok := p.until[name]
+	if ok && time.Now().After(until) {
+		delete(p.until, name)
+		return false
+	}
+	return ok
+}
+
+func (p *parking) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.until)
+}
+
+// budgetWindow is the time over which retries are weighed against requests.
+const budgetWindow = 10
+
+// budgets are the retry budgets of all upstreams.
+type budgets struct {
+	mu  sync.Mutex
+	all map[string]*budget
+}
+
+// A budget counts requests and retries of an upstream in slots of a second.
+type budget struct {
+	slots [budgetWindow]struct{ second, requests, retries int64 }
+}
+
+func (b *budget) slot(now int64) *struct{ second, requests, retries int64 } {
+	s := &b.slots[now%budgetWindow]
+	if s.second != now {
+		s.second, s.requests, s.retries = now, 0, 0
+	}
+	return s
+}
+
+func (b *budget) sums(now int64) (requests, retries int64) {
+	for _, s := range b.slots {
+		if now-s.second < budgetWindow {
+			requests += s.requests
+			retries += s.retries
+		}
+	}
+	return requests, retries
+}
+
+var epoch = time.Now() // seconds are counted on the monotonic clock
+
+func second() int64 { return int64(time.Since(epoch)/time.Second) + budgetWindow }
+
+func (b *budgets) of(upstream string) *budget {
+	if b.all == nil {
+		b.all = make(map[string]*budget)
+	}
+	if b.all[upstream] == nil {
+		b.all[upstream] = &budget{}
+	}
+	return b.all[upstream]
+}
+
+// request counts a request that is sent to an upstream for the first time, or by
+// a client that says that it is retrying.
+func (b *budgets) request(upstream string, clientRetry bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.of(upstream).slot(second())
+	s.requests++
+	if clientRetry {
+		s.retries++
+	}
+}
+
+// retry asks for another attempt at the same upstream.
+func (b *budgets) retry(upstream string, percent, floor int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := second()
+	u := b.of(upstream)
+	requests, retries := u.sums(now)
+	if retries >= max(floor, requests*percent/100) {
+		return false
+	}
+	u.slot(now).retries++
+	return true
+}
+
+// left is how many retries an upstream has left.
+func (b *budgets) left(percent, floor int64) map[string]int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[string]int64, len(b.all))
+	for name, u := range b.all {
+		requests, retries := u.sums(second())
+		out[name] = max(0, max(floor, requests*percent/100)-retries)
+	}
+	return out
+}

@@ -1,0 +1,199 @@
+// Package proxy tells the life of one request: identify, receive, route, admit,
+// attempt, commit, relay, settle, record. Start reading at serve.go.
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/auth"
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/provider"
+	"penstock/provider/openai"
+	"penstock/route"
+	"penstock/telemetry"
+	"penstock/tokens"
+)
+
+// A Snapshot is one configuration, ready for use. It is immutable: a request reads
+// one at its start and keeps it.
+type Snapshot struct {
+	Keys      *auth.Keys
+	Teams     map[string]*Team
+	Routes    *route.Table
+	Upstreams map[string]*Upstream
+	Gateway   []*limits.Limit // limits of the whole process, which wait
+	Settings  Settings
+}
+
+// A Team is what the configuration says of a team.
+type Team struct {
+	Name   string
+	Weight int
+	Class  limits.Class
+	Models []string // patterns of models it may use; nil for all
+	Strict bool     // reserve the request's own maximum output
+	Limits []*limits.Limit
+	Keys   map[string][]*limits.Limit // limits of a key, by its name
+}
+
+// An Upstream is what the configuration says of an upstream.
+type Upstream struct {
+	Name      string
+	Adapter   provider.Adapter
+	Transport http.RoundTripper
+	Timeouts  Timeouts
+	Limits    []*limits.Limit            // of the upstream
+	Models    map[string][]*limits.Limit // of its models, by the name it knows them by
+	Learn     bool
+	// MaxTokens says that the provider counts a request's own maximum as its
+	// output, CachedFree that it does not count cached input.
+	MaxTokens, CachedFree bool
+}
+
+// Timeouts are the time limits of an attempt; 0 is none.
+type Timeouts struct {
+	Headers, FirstToken, Idle time.Duration
+	Total, Attempts           time.Duration // from the arrival of the request
+}
+
+// Settings are the plain values of a configuration.
+type Settings struct {
+	MaxBody, MaxUpload, MaxReplay int64 // bytes
+	MaxMemory                     int64 // bytes of bodies held at once
+	ReadTimeout, WriteTimeout     time.Duration
+	Bounds                        openai.Bounds
+
+	MaxAttempts         int
+	BaseDelay, MaxDelay time.Duration
+	MaxRetryAfter       time.Duration
+	Budget, BudgetFloor int64 // percent, attempts
+
+	WaitForProbe bool          // wait for an open breaker's probe instead of refusing
+	Keepalive    time.Duration // 0 for none
+	Drain        time.Duration // read on this long for a client that left; 0 cancels
+	FirstOutput  int64
+	Timeouts     Timeouts // of requests before they have an upstream
+	AccessLog    bool
+}
+
+// A Proxy serves the data listener. It is safe for concurrent use.
+type Proxy struct {
+	snapshot atomic.Pointer[Snapshot]
+
+	store     limits.Store
+	queue     *limits.Queue
+	breakers  *breaker.Set
+	estimator *tokens.Estimator
+	metrics   *telemetry.Metrics
+	log       *slog.Logger
+
+	memory   memory
+	parking  parking
+	budgets  budgets
+	leaving  atomic.Bool
+	draining atomic.Bool
+	inFlight atomic.Int64
+	life     context.Context // ends when the drain limit has passed
+	end      context.CancelFunc
+
+	mu      sync.Mutex
+	targets map[string]*limits.Target // by provider.Target.State; outlives reloads
+}
+
+// Parts are what a Proxy is built of. They outlive reloads.
+type Parts struct {
+	Store     limits.Store
+	Queue     *limits.Queue
+	Breakers  *breaker.Set
+	Estimator *tokens.Estimator
+	Metrics   *telemetry.Metrics
+	Log       *slog.Logger
+}
+
+// New returns a proxy that serves a snapshot.
+func New(parts Parts, s *Snapshot) *Proxy {
+	p := &Proxy{
+		store: parts.Store, queue: parts.Queue, breakers: parts.Breakers, estimator: parts.Estimator,
+		metrics: parts.Metrics, log: parts.Log, targets: make(map[string]*limits.Target),
+	}
+	p.life, p.end = context.WithCancel(context.Background())
+	p.Swap(s)
+	return p
+}
+
+// Swap puts another snapshot in force for the requests that come from now on.
+// Levels, breakers and what was learned stay.
+func (p *Proxy) Swap(s *Snapshot) {
+	p.mu.Lock()
+	for _, t := range p.targets {
+		p.configure(s, t)
+	}
+	p.mu.Unlock()
+	if old := p.snapshot.Swap(s); old != nil {
+		p.parking.clear() // its keys may be new
+	}
+	p.queue.Kick()
+}
+
+// target returns the live state of a target, which all requests for the same
+// upstream × model share.
+func (p *Proxy) target(s *Snapshot, t *provider.Target) *limits.Target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	live := p.targets[t.State]
+	if live == nil {
+		live = limits.NewTarget(t.State, t.Upstream, p.store)
+		p.configure(s, live)
+		p.targets[t.State] = live
+	}
+	return live
+}
+
+func (p *Proxy) configure(s *Snapshot, t *limits.Target) {
+	up := s.Upstreams[t.Upstream]
+	if up == nil {
+		return // the upstream is gone; requests that know it finish as they began
+	}
+	model := t.Name[len(t.Upstream)+1:]
+	all := append([]*limits.Limit(nil), up.Models[model]...)
+	t.Configure(append(all, up.Limits...), up.Learn)
+}
+
+// load is how busy a target is.
+func (p *Proxy) load(state string) float64 {
+	p.mu.Lock()
+	t := p.targets[state]
+	p.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	return t.Load()
+}
+
+// Leave announces that the process is about to stop: it is not ready any more, and
+// answers ask clients to use another connection. Requests are still served.
+func (p *Proxy) Leave() { p.leaving.Store(true) }
+
+// Leaving reports whether Leave or Drain was called.
+func (p *Proxy) Leaving() bool { return p.leaving.Load() || p.draining.Load() }
+
+// Drain stops admission: requests that come from now on get 503. Those under way
+// go on.
+func (p *Proxy) Drain() { p.draining.Store(true) }
+
+// Cut ends what is still under way, telling each client so in its stream, and
+// returns how many that were.
+func (p *Proxy) Cut() int64 {
+	n := p.inFlight.Load()
+	p.end()
+	return n
+}
+
+// InFlight is the number of requests being served.
+func (p *Proxy) InFlight() int64 { return p.inFlight.Load() }

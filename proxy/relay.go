@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/provider"
+)
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// chunks are the buffers of the relay. 32 KiB hold several events of a burst, so
+// that they cost one write.
+var chunks = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// commit sends the status and the headers. From here on nothing is retried.
+func (x *exchange) commit(a *answer) {
+	x.out.quiet()
+	x.rec.TTFT, x.rec.sent, x.rec.cut = time.Since(x.begin), a.sent, a.Cut
+	if committed, _ := x.out.written(); committed {
+		return // by a keep-alive comment
+	}
+	h := x.out.w.Header()
+	for name, values := range a.Header {
+		h[name] = values
+	}
+	if len(a.Header["X-Request-Id"]) > 0 {
+		x.rec.UpstreamID = a.Header.Get("X-Request-Id")
+	}
+	x.own(h)
+	if a.Stream {
+		streamHeader(h)
+	}
+	if x.call.Rest != nil {
+		h.Set("Connection", "close") // the upload may not have been read to its end
+	}
+	x.rec.Status = a.Status
+	x.out.begin(a.Status, a.Length)
+}
+
+// own adds the gateway's own headers.
+func (x *exchange) own(h http.Header) {
+	if x.rec.Upstream != "" {
+		h["X-Penstock-Upstream"] = []string{x.rec.Upstream}
+		h["X-Penstock-Attempts"] = []string{strconv.Itoa(x.rec.Attempts)}
+	}
+	up := x.rec.Upstreamed // of failed attempts
+	if !x.rec.sent.IsZero() {
+		up += time.Since(x.rec.sent)
+	}
+	x.rec.Overhead = max(0, time.Since(x.begin)-x.rec.Queue-up)
+	h["Server-Timing"] = []string{timing(x.rec.Queue, up, x.rec.Overhead)}
+	x.rateHeaders(h)
+	if x.p.Leaving() {
+		h["Connection"] = []string{"close"}
+	}
+}
+
+// timing is a Server-Timing header (W3C Server Timing), in milliseconds.
+func timing(queue, upstream, overhead time.Duration) string {
+	b := make([]byte, 0, 64)
+	for i, d := range [...]time.Duration{queue, upstream, overhead} {
+		b = append(b, [...]string{"queue;dur=", ", upstream;dur=", ", overhead;dur="}[i]...)
+		b = strconv.AppendFloat(b, float64(d)/1e6, 'f', 3, 64)
+	}
+	return string(b)
+}
+
+// relay passes the answer on, flushing each read of a stream, and keeps the
+// reservation ahead of the output.
+func (x *exchange) relay(a *answer, team *limits.Lease) error {
+	pooled := chunks.Get().(*[]byte)
+	defer chunks.Put(pooled)
+	buf := *pooled
+	ahead := min(team.Reserved().Output, a.grant.Reserved().Output)
+	for {
+		n, err := a.Body.Read(buf)
+		if n > 0 {
+			if gone := x.pass(buf[:n], a.Stream); gone != nil {
+				return x.clientLeft(a, buf)
+			}
+		}
+		if a.Stream {
+			if out := a.Usage().Output; out > ahead && x.call.Op.Metered {
+				more := out - ahead + topUp
+				team.Extend(more)
+				a.grant.Extend(more)
+				ahead += more
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			x.rec.Outcome = "ok"
+			return nil
+		case err != nil && x.ctx.Err() != nil && errors.Is(context.Cause(x.ctx), errGone):
+			return x.clientLeft(a, buf)
+		case err != nil:
+			return x.brokeOff(a, err)
+		}
+	}
+}
+
+// topUp is how many output tokens are reserved beyond those that have passed, so
+// that not every event needs a charge.
+const topUp = 64
+
+// pass writes one read. An error means that the client has left.
+func (x *exchange) pass(b []byte, flush bool) error {
+	if _, err := x.out.Write(b); err != nil {
+		return err
+	}
+	if flush {
+		return x.out.flush()
+	}
+	return nil
+}
+
+// clientLeft ends the relay for a client that has gone: at once, or, where a drain
+// is configured, after reading on to learn the true usage.
+func (x *exchange) clientLeft(a *answer, buf []byte) error {
+	if d := x.s.Settings.Drain; d > 0 && a.Stream && a.leave() {
+		limit := time.AfterFunc(d, func() { a.cancel(errGone) })
+		defer limit.Stop()
+		for {
+			if _, err := a.Body.Read(buf); err != nil {
+				break
+			}
+		}
+	}
+	a.cancel(errGone)
+	return errGone
+}
+
+// brokeOff notes that the upstream broke off after the commit. Breakers count it.
+func (x *exchange) brokeOff(a *answer, err error) error {
+	cause := context.Cause(x.ctx)
+	var e *provider.Error
+	switch {
+	case errors.Is(cause, errCut):
+		x.rec.Outcome = "truncated"
+		return errCut
+	case errors.As(cause, &e): // the total time limit
+	case !errors.As(err, &e):
+		e = &provider.Error{Kind: provider.KindHealth, Code: "reset", Err: err}
+	case e.Code == "reset" || e.Code == "cancelled":
+		if w := a.watch.passed(); w != nil {
+			e = w
+		}
+	}
+	x.rec.Outcome = "truncated"
+	x.rec.Failures = append(x.rec.Failures, a.target.State+": "+e.Code+" mid-answer")
+	if e.Code != "total_timeout" {
+		x.p.breakers.Report(a.target.State, breaker.Failure)
+	}
+	x.p.metrics.Attempt(a.target.Upstream, "broken", e.Code)
+	return e
+}
+
+// settle replaces what was reserved by what was used, at the team and at the
+// upstream, whose provider may count in its own way.
+func (x *exchange) settle(a *answer, team *limits.Lease) {
+	x.rec.Upstreamed += time.Since(a.sent)
+	reserved := team.Reserved()
+	x.rec.Reserved = reserved
+	if !x.call.Op.Metered {
+		a.grant.Settle(limits.Cost{Requests: 1})
+		team.Settle(limits.Cost{Requests: 1})
+		return
+	}
+	use := a.Usage()
+	x.rec.Source = "provider"
+	if !use.Reported {
+		x.rec.Source = "estimated"
+		use = x.estimated(use, reserved)
+	} else {
+		x.p.estimator.LearnInput(a.target.State, x.call.InputText, x.call.InputParts, use.Input)
+		x.p.estimator.LearnOutput(x.team.Name, x.call.Op.Name+"/"+a.target.Label, use.Output)
+	}
+	x.rec.Usage = use
+	team.Settle(limits.Cost{Requests: 1, Input: use.Input, Output: use.Output})
+	theirs := limits.Cost{Requests: 1, Input: use.Input, Output: use.Output}
+	if a.up.CachedFree {
+		theirs.Input -= min(use.Cached, use.Input)
+	}
+	if a.up.MaxTokens && x.maxOutput() > 0 {
+		theirs.Output = max(theirs.Output, x.maxOutput())
+	}
+	a.grant.Settle(theirs)
+}
+
+// estimated is what is charged where the provider did not say: the input as it was
+// estimated, and the output that passed, never more than was reserved.
+func (x *exchange) estimated(use provider.Usage, reserved limits.Cost) provider.Usage {
+	use.Input = reserved.Input
+	if !x.call.Stream && !noOutput[x.call.Op.Name] {
+		x.out.mu.Lock()
+		use.Output = (x.out.bytes + 3) / 4
+		x.out.mu.Unlock()
+	}
+	use.Output = min(use.Output, reserved.Output)
+	return use
+}

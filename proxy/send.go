@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"penstock/breaker"
+	"penstock/limits"
+	"penstock/provider"
+	"penstock/provider/openai"
+)
+
+// try makes one attempt, if the target's breaker allows it, and tells the breaker
+// and the limits how it went. On failure nothing stays held.
+func (x *exchange) try(grant *limits.Grant, t *provider.Target) (*answer, error) {
+	done, err := x.p.breakers.Allow(t.State)
+	if err != nil {
+		grant.Release()
+		x.p.metrics.Attempt(t.Upstream, "breaker", "open")
+		return nil, err
+	}
+	outcome := breaker.Neither
+	defer func() { done(outcome) }() // also when something panics
+	defer func() {
+		if outcome != breaker.Success {
+			grant.Release() // does nothing where the request was charged below
+		}
+	}()
+	a, err := x.send(grant, t)
+	if err == nil {
+		outcome = breaker.Success
+		grant.Target.Outcome(false)
+		x.p.metrics.Attempt(t.Upstream, "ok", "")
+		x.served(t)
+		return a, nil
+	}
+	e := x.failure(err)
+	x.blame(e, grant, t)
+	if e.Kind == provider.KindHealth && e.Code != "total_timeout" && e.Code != "attempts_timeout" {
+		outcome = breaker.Failure
+	}
+	if reached(e) {
+		grant.Settle(limits.Cost{Requests: 1}) // providers count failed requests too
+	}
+	return nil, e
+}
+
+// reached reports whether an attempt came as far as the upstream's limits.
+func reached(e *provider.Error) bool {
+	switch e.Code {
+	case "connect", "connect_timeout", "dns":
+		return false
+	}
+	return true
+}
+
+func (x *exchange) failure(err error) *provider.Error {
+	var e *provider.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return openai.Broken(err, context.Cause(x.ctx))
+}
+
+// served notes a model that no configuration mentions, now that it is known to
+// exist.
+func (x *exchange) served(t *provider.Target) {
+	if t.Label == "other" && x.call.Model != "" {
+		model := t.Model
+		if model == "" {
+			model = x.call.Model
+		}
+		x.s.Routes.Seen.Served(t.Upstream, model)
+	}
+}
+
+// blame counts a failed attempt where it belongs.
+func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Target) {
+	p := x.p
+	p.metrics.Attempt(t.Upstream, e.Kind.String(), e.Code)
+	x.rec.Failures = append(x.rec.Failures, t.State+": "+e.Code)
+	switch e.Kind {
+	case provider.KindCapacity:
+		grant.Target.Outcome(true)
+		if e.RetryAfter > 0 {
+			grant.Target.Pause(time.Now().Add(min(e.RetryAfter, time.Minute)))
+		}
+	case provider.KindCredential, provider.KindBilling:
+		if t.Forward {
+			return // the client's own credential
+		}
+		name := t.State
+		if e.Status == http.StatusUnauthorized {
+			name = t.Upstream
+		}
+		p.parking.park(name)
+		p.log.Warn("upstream refused our account", "upstream", t.Upstream, "status", e.Status, "kind", e.Kind.String(), "request_id", x.rec.ID)
+	default:
+		grant.Target.Outcome(false)
+	}
+}
+
+// send sends the call and reads the reply up to its first meaningful event.
+func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error) {
+	up := x.s.Upstreams[t.Upstream]
+	x.rec.Upstream = t.Upstream
+	if x.rec.Attempts == 1 {
+		x.p.budgets.request(t.Upstream, retrying(x.r.Header))
+	}
+	// The attempt outlives the client's leaving only where a drain is wanted.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.ctx))
+	leave := context.AfterFunc(x.ctx, func() { cancel(context.Cause(x.ctx)) })
+	a := &answer{target: t, up: up, grant: grant, watch: newWatch(cancel), cancel: cancel, leave: leave, sent: time.Now()}
+	reply, err := x.roundTrip(ctx, a)
+	if err != nil {
+		a.watch.stop()
+		leave()
+		x.rec.Upstreamed += time.Since(a.sent)
+		e := openai.Broken(err, context.Cause(ctx))
+		cancel(nil)
+		return nil, e
+	}
+	a.Reply = reply
+	a.watch.phase("idle_timeout", up.Timeouts.Idle, time.Time{})
+	return a, nil
+}
+
+// roundTrip sends the request and reads the reply.
+func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, error) {
+	req, err := a.up.Adapter.Request(ctx, a.target, x.call)
+	if err != nil {
+		return nil, err
+	}
+	code, limit := "header_timeout", a.up.Timeouts.Headers
+	if first := a.up.Timeouts.FirstToken; x.call.Stream && x.call.Op.Stream && first > 0 && (limit <= 0 || first < limit) {
+		code, limit = "first_token_timeout", first
+	}
+	a.watch.phase(code, limit, x.respond)
+	resp, err := a.up.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	x.learn(a, resp.Header)
+	resp.Body = a.watch.body(resp.Body)
+	if code == "header_timeout" && resp.StatusCode < 300 {
+		a.watch.phase("idle_timeout", a.up.Timeouts.Idle, x.respond)
+	} else if resp.StatusCode < 300 {
+		x.keepAlive()
+	}
+	return a.up.Adapter.Reply(a.target, x.call, resp)
+}
+
+// learn corrects the target's limits by what the answer's headers state.
+func (x *exchange) learn(a *answer, h http.Header) {
+	requests, tokens, ok := openai.RateLimits(h)
+	if !ok {
+		return
+	}
+	for d, s := range map[limits.Dimension]openai.Stated{limits.Requests: requests, limits.Tokens: tokens} {
+		if s.Limit > 0 || s.Remaining >= 0 {
+			a.grant.Target.Learn(limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent})
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"penstock/limits"
+	"penstock/provider"
+	"penstock/provider/openai"
+)
+
+// An exchange is one request on its way through the proxy. It belongs to the
+// goroutine that serves it.
+type exchange struct {
+	p      *Proxy
+	s      *Snapshot
+	out    *client
+	r      *http.Request
+	ctx    context.Context // ends when the client leaves, time is up, or the gateway stops
+	cancel context.CancelCauseFunc
+	begin  time.Time
+	// respond is when an answer must have begun: the configured time, or the
+	// client's own where that is shorter.
+	respond time.Time
+
+	team  *Team
+	call  *provider.Call
+	held  int64 // bytes of its body that count as held memory
+	class limits.Class
+	rec   record
+}
+
+// ServeHTTP serves one request of the data listener.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := p.start(w, r)
+	abort := x.run()
+	if abort {
+		panic(http.ErrAbortHandler) // the only way to break a connection off
+	}
+}
+
+func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
+	s := p.snapshot.Load()
+	x := &exchange{p: p, s: s, r: r, begin: time.Now()}
+	x.ctx, x.cancel = context.WithCancelCause(r.Context())
+	x.rec.ID = newID()
+	x.out = newClient(w, r, x.rec.ID, s.Settings.WriteTimeout)
+	x.respond = x.begin.Add(or(s.Settings.Timeouts.Attempts, s.Settings.Timeouts.Total, 24*time.Hour))
+	return x
+}
+
+// or is the first of the durations that is not 0.
+func or(ds ...time.Duration) time.Duration {
+	for _, d := range ds {
+		if d > 0 {
+			return d
+		}
+	}
+	return 0
+}
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return "req_" + hex.EncodeToString(b[:])
+}
+
+// run handles the request and settles it on every way out, a panic included. It
+// reports whether the connection must be broken off.
+func (x *exchange) run() (abort bool) {
+	p := x.p
+	p.inFlight.Add(1)
+	end := p.metrics.Begin()
+	stop := context.AfterFunc(x.r.Context(), func() { x.cancel(errGone) })
+	total := time.AfterFunc(or(x.s.Settings.Timeouts.Total, 24*time.Hour), func() { x.cancel(errTotal) })
+	cut := context.AfterFunc(p.life, func() { x.cancel(errCut) })
+	defer func() {
+		if v := recover(); v != nil {
+			p.metrics.Panicked()
+			p.log.Error("panic while serving a request", "request_id", x.rec.ID, "panic", safePanic(v), "stack", string(debug.Stack()))
+			abort = x.fail(errInternal)
+		}
+		total.Stop()
+		stop()
+		cut()
+		x.cancel(nil)
+		p.memory.give(x.held)
+		end()
+		p.inFlight.Add(-1)
+		x.record()
+	}()
+	if err := x.handle(); err != nil {
+		abort = x.fail(err)
+	}
+	return abort
+}
+
+// handle tells the life of a request. Errors that it returns are told to the
+// client: by a status before the commit, in band after it.
+func (x *exchange) handle() error {
+	if x.p.draining.Load() {
+		return unavailable("shutting_down", "the gateway is shutting down; try again", time.Second)
+	}
+	if err := x.identify(); err != nil {
+		return err
+	}
+	if err := x.receive(); err != nil {
+		return err
+	}
+	if done, err := x.listModels(); done || err != nil {
+		return err
+	}
+	plan, err := x.route()
+	if err != nil {
+		return err
+	}
+	cost := x.estimate(plan[0])
+	lease, err := x.admit(cost)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+
+	answer, err := x.attempt(plan, cost)
+	if err != nil {
+		return err
+	}
+	defer answer.close()
+
+	x.commit(answer)
+	err = x.relay(answer, lease)
+	x.settle(answer, lease)
+	return err
+}
+
+// identify tells who asks, before anything of the body is read.
+func (x *exchange) identify() error {
+	caller, err := x.s.Keys.Identify(x.r.Header)
+	if err != nil {
+		return err
+	}
+	team := x.s.Teams[caller.Team]
+	if team == nil {
+		return errInternal
+	}
+	x.team, x.class = team, team.Class
+	x.rec.Team, x.rec.Key = caller.Team, caller.Key
+	if c, ok := limits.ParseClass(x.r.Header.Get("X-Penstock-Class")); ok {
+		x.class = max(x.class, c) // a request may only lower its class
+	}
+	x.rec.Class = x.class.String()
+	return nil
+}
+
+// route finds the targets that may serve the call.
+func (x *exchange) route() ([]*provider.Target, error) {
+	c := x.call
+	if c.Model == "" {
+		return x.s.Routes.PlanDefault(), nil
+	}
+	plan, err := x.s.Routes.Plan(c.Model, x.team.Models, x.p.load)
+	if err != nil {
+		return nil, err
+	}
+	x.rec.Model = plan[0].Label
+	return plan, nil
+}
+
+// estimate is what the call will probably use.
+func (x *exchange) estimate(t *provider.Target) limits.Cost {
+	c := x.call
+	cost := limits.Cost{Requests: 1}
+	if !c.Op.Metered {
+		return cost
+	}
+	cost.Input = x.p.estimator.Input(t.State, c.InputText, c.InputParts)
+	if noOutput[c.Op.Name] {
+		return cost
+	}
+	limit := x.maxOutput()
+	if x.team.Strict && limit > 0 {
+		cost.Output = limit
+		return cost
+	}
+	cost.Output = x.p.estimator.Output(x.team.Name, c.Op.Name+"/"+t.Label, limit)
+	cost.Predicted = cost.Output
+	return cost
+}
+
+// maxOutput is the most output that the call allows, over all its choices; 0 when
+// it sets no limit.
+func (x *exchange) maxOutput() int64 { return openai.MaxTotalOutput(x.call) }
+
+// noOutput are the operations that use no output tokens.
+var noOutput = map[string]bool{"embeddings": true, "audio_speech": true}
+
+// admit reserves the cost on the limits of the team and the key that refuse.
+// Those that wait are taken together with the upstream's.
+func (x *exchange) admit(cost limits.Cost) (*limits.Lease, error) {
+	refusing := pick(x.callerLimits(), false)
+	lease, err := limits.Reserve(x.ctx, x.p.store, refusing, cost)
+	if err != nil {
+		x.p.refused(err, x.team.Name)
+		return nil, err
+	}
+	x.shadowed(lease)
+	return lease, nil
+}
+
+func (x *exchange) callerLimits() []*limits.Limit {
+	own := x.team.Keys[x.rec.Key]
+	return append(own[:len(own):len(own)], x.team.Limits...)
+}
+
+func pick(all []*limits.Limit, wait bool) []*limits.Limit {
+	var out []*limits.Limit
+	for _, l := range all {
+		if l.Wait == wait {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (x *exchange) shadowed(l *limits.Lease) {
+	for _, limit := range l.ShadowRefusals() {
+		x.p.metrics.ShadowRefused(limit.Scope.String(), limit.Dimension.String(), x.team.Name)
+		x.rec.Shadow = append(x.rec.Shadow, limit.ID)
+	}
+}

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/provider"
+)
+
+// A watch holds an attempt to its time limits, one after the other, with a single
+// timer. When one passes, the attempt's context ends with that limit as its cause.
+type watch struct {
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+
+	mu    sync.Mutex
+	code  string        // error code of the limit in force
+	limit time.Duration // 0 for none
+	since time.Time
+	hit   *provider.Error // the limit that has passed
+
+	idling atomic.Bool  // every read starts the limit anew
+	read   atomic.Int64 // nanoseconds from since to the last read
+}
+
+func newWatch(cancel context.CancelCauseFunc) *watch {
+	w := &watch{cancel: cancel}
+	w.timer = time.AfterFunc(time.Hour, w.fire)
+	w.timer.Stop()
+	return w
+}
+
+// phase puts the next limit in force. end, if not zero, is when the answer must
+// have begun; code is then attempts_timeout if that comes first.
+func (w *watch) phase(code string, limit time.Duration, end time.Time) {
+	if !end.IsZero() {
+		if left := max(time.Until(end), time.Millisecond); limit <= 0 || left < limit {
+			code, limit = "attempts_timeout", left
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.code, w.limit, w.since = code, limit, time.Now()
+	w.read.Store(0)
+	w.idling.Store(code == "idle_timeout")
+	if limit > 0 {
+		w.timer.Reset(limit)
+	} else {
+		w.timer.Stop()
+	}
+}
+
+func (w *watch) fire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.limit <= 0 {
+		return
+	}
+	if quiet := time.Since(w.since) - time.Duration(w.read.Load()); quiet < w.limit {
+		w.timer.Reset(w.limit - quiet)
+		return
+	}
+	w.hit = &provider.Error{Kind: provider.KindHealth, Code: w.code}
+	w.cancel(w.hit)
+}
+
+// passed is the limit that has passed, or nil.
+func (w *watch) passed() *provider.Error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hit
+}
+
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.limit = 0
+	w.timer.Stop()
+}
+
+// body makes every read of an answer count for the idle limit.
+func (w *watch) body(b io.ReadCloser) io.ReadCloser { return &watched{b, w} }
+
+type watched struct {
+	io.ReadCloser
+	w *watch
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 && b.w.idling.Load() {
+		b.w.read.Store(int64(time.Since(b.w.since)))
+	}
+	return n, err
+}
