@@ -30,6 +30,9 @@ func decode(n *yaml.Node, v any) error {
 
 type decoder struct{ found faults }
 
+// full says whether more faults would not be shown.
+func (d *decoder) full() bool { return len(d.found) > maxProblems }
+
 // expected notes that another value stands at n.
 func (d *decoder) expected(n *yaml.Node, text string) {
 	d.found = append(d.found, fault{node: n, text: "expected " + text, got: gotValue})
@@ -80,6 +83,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
 		if n.Content[i].Kind != yaml.ScalarNode {
 			continue // known to be wrong from the check of the tree
 		}
+		if d.full() {
+			return
+		}
 		name := n.Content[i].Value
 		at := slices.IndexFunc(fields, func(f field) bool { return f.key == name })
 		if at < 0 {
@@ -118,6 +124,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value) {
 		if n.Content[i].Kind != yaml.ScalarNode {
 			continue // known to be wrong from the check of the tree
 		}
+		if d.full() {
+			return
+		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.value(n.Content[i+1], item)
 		// A name whose settings are wrong still exists, for what refers to it.
@@ -143,6 +152,9 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(entries), len(entries)))
 	for i, entry := range entries {
+		if d.full() {
+			return
+		}
 		d.value(entry, v.Index(i))
 	}
 }

@@ -80,6 +80,9 @@ func (d *document) config(found faults, dir string) (*Config, error) {
 		inner = slices.DeleteFunc(inner, func(f fault) bool { return known[f.node] })
 		found = append(found, inner...)
 	}
+	if len(found) > maxProblems {
+		return nil, d.report(found) // the rest has not been read
+	}
 	v := newValidator(&c, d, found)
 	v.secrets(dir)
 	c.resolve()

@@ -33,11 +33,14 @@ func unknownKey(name string, fields []field) (text, meant string) {
 	return "unknown key, expected " + anyOf(names), ""
 }
 
+// maxCandidates bounds the work for one suggestion.
+const maxCandidates = 1000
+
 // nearest returns the candidate that a misspelt name most likely stands for, or ""
 // when none is near.
 func nearest(name string, candidates []string) string {
 	best, bestDistance := "", len(name)/3+1
-	if len(name) > 64 {
+	if len(name) > 64 || len(candidates) > maxCandidates {
 		return ""
 	}
 	for _, c := range candidates {
@@ -50,8 +53,10 @@ func nearest(name string, candidates []string) string {
 
 // plainKey makes apiKey, api-key and API_KEY the same.
 func plainKey(name string) string {
-	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(name))
+	return strings.ToLower(separators.Replace(name))
 }
+
+var separators = strings.NewReplacer("-", "", "_", "", " ", "")
 
 // distance is the number of letters to insert, delete, replace or swap with their
 // neighbour that turns a into b (optimal string alignment).

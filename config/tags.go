@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A field is what the tags of a struct field say about its key in the file. The
@@ -25,9 +26,21 @@ type field struct {
 // rootFields are the sections of the file.
 var rootFields = fieldsOf(reflect.TypeFor[Config]())
 
-// fieldsOf reads the tags of a struct type, in the order of its fields. Unexported
-// fields are left out.
+// fieldCache holds the fields of the struct types of this package, by type.
+var fieldCache sync.Map
+
+// fieldsOf returns what the tags of a struct type say, in the order of its fields.
+// Unexported fields are left out. The result is shared: it must not be changed.
 func fieldsOf(t reflect.Type) []field {
+	if all, ok := fieldCache.Load(t); ok {
+		return all.([]field)
+	}
+	all := readFields(t)
+	fieldCache.Store(t, all)
+	return all
+}
+
+func readFields(t reflect.Type) []field {
 	var all []field
 	for i := range t.NumField() {
 		sf := t.Field(i)

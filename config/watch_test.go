@@ -119,7 +119,7 @@ func TestWatchRename(t *testing.T) {
 	}
 }
 
-// covers LIFE-05: a Kubernetes volume swaps the link ..data, and removes the old
+// A Kubernetes volume swaps the link ..data, and removes the old
 // directory; the file that is mounted is a link through it.
 func TestWatchConfigMap(t *testing.T) {
 	dir := t.TempDir()

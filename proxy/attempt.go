@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"penstock/breaker"
@@ -21,8 +22,19 @@ type answer struct {
 	grant  *limits.Grant
 	watch  *watch
 	cancel context.CancelCauseFunc
-	leave  func() bool // stops the client's leaving from ending the attempt
+	leave  func() bool // stops the end of the request from ending the attempt
 	sent   time.Time
+	drain  atomic.Int64 // how long the attempt outlives the client, once it is committed
+}
+
+// end ends the attempt because the request has ended: at once, unless the client
+// has left and the answer is to be read on.
+func (a *answer) end(cause error) {
+	if d := time.Duration(a.drain.Load()); d > 0 && errors.Is(cause, errGone) {
+		time.AfterFunc(d, func() { a.cancel(cause) })
+		return
+	}
+	a.cancel(cause)
 }
 
 // close ends the attempt. Tokens are settled before; a lease that is still open

@@ -23,6 +23,9 @@ func (x *exchange) fail(err error) (abort bool) {
 	}
 	e := describe(err)
 	x.rec.Error = e.Code
+	if e == errInternal && err != errInternal { // a panic has been logged
+		x.p.log.Error("internal error", "request_id", x.rec.ID, "error", err.Error())
+	}
 	if x.rec.Outcome == "" || e.Outcome == "client_closed" || e.Outcome == "internal" {
 		x.rec.Outcome = e.Outcome
 	}

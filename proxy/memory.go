@@ -61,8 +61,9 @@ const budgetWindow = 10
 
 // budgets are the retry budgets of all upstreams.
 type budgets struct {
-	mu  sync.Mutex
-	all map[string]*budget
+	start time.Time
+	mu    sync.Mutex
+	all   map[string]*budget
 }
 
 // A budget counts requests and retries of an upstream in slots of a second.
@@ -88,9 +89,9 @@ func (b *budget) sums(now int64) (requests, retries int64) {
 	return requests, retries
 }
 
-var epoch = time.Now() // seconds are counted on the monotonic clock
-
-func second() int64 { return int64(time.Since(epoch)/time.Second) + budgetWindow }
+// second counts from start, on the monotonic clock; the first one is not 0, which
+// empty slots have.
+func (b *budgets) second() int64 { return int64(time.Since(b.start)/time.Second) + budgetWindow }
 
 func (b *budgets) of(upstream string) *budget {
 	if b.all == nil {
@@ -107,7 +108,7 @@ func (b *budgets) of(upstream string) *budget {
 func (b *budgets) request(upstream string, clientRetry bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.of(upstream).slot(second())
+	s := b.of(upstream).slot(b.second())
 	s.requests++
 	if clientRetry {
 		s.retries++
@@ -118,7 +119,7 @@ func (b *budgets) request(upstream string, clientRetry bool) {
 func (b *budgets) retry(upstream string, percent, floor int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := second()
+	now := b.second()
 	u := b.of(upstream)
 	requests, retries := u.sums(now)
 	if retries >= max(floor, requests*percent/100) {
@@ -134,7 +135,7 @@ func (b *budgets) left(percent, floor int64) map[string]int64 {
 	defer b.mu.Unlock()
 	out := make(map[string]int64, len(b.all))
 	for name, u := range b.all {
-		requests, retries := u.sums(second())
+		requests, retries := u.sums(b.second())
 		out[name] = max(0, max(floor, requests*percent/100)-retries)
 	}
 	return out

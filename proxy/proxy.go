@@ -121,6 +121,7 @@ func New(parts Parts, s *Snapshot) *Proxy {
 	p := &Proxy{
 		store: parts.Store, queue: parts.Queue, breakers: parts.Breakers, estimator: parts.Estimator,
 		metrics: parts.Metrics, log: parts.Log, targets: make(map[string]*limits.Target),
+		budgets: budgets{start: time.Now()},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.Swap(s)

@@ -37,6 +37,7 @@ func (x *exchange) commit(a *answer) {
 	x.own(h)
 	if a.Stream {
 		streamHeader(h)
+		a.drain.Store(int64(x.s.Settings.Drain))
 	}
 	if x.call.Rest != nil {
 		h.Set("Connection", "close") // the upload may not have been read to its end
@@ -125,9 +126,8 @@ func (x *exchange) pass(b []byte, flush bool) error {
 // clientLeft ends the relay for a client that has gone: at once, or, where a drain
 // is configured, after reading on to learn the true usage.
 func (x *exchange) clientLeft(a *answer, buf []byte) error {
-	if d := x.s.Settings.Drain; d > 0 && a.Stream && a.leave() {
-		limit := time.AfterFunc(d, func() { a.cancel(errGone) })
-		defer limit.Stop()
+	if a.drain.Load() > 0 {
+		x.cancel(errGone) // starts the drain's time limit, if the server did not yet
 		for {
 			if _, err := a.Body.Read(buf); err != nil {
 				break

@@ -109,10 +109,10 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 	if x.rec.Attempts == 1 {
 		x.p.budgets.request(t.Upstream, retrying(x.r.Header))
 	}
-	// The attempt outlives the client's leaving only where a drain is wanted.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.ctx))
-	leave := context.AfterFunc(x.ctx, func() { cancel(context.Cause(x.ctx)) })
-	a := &answer{target: t, up: up, grant: grant, watch: newWatch(cancel), cancel: cancel, leave: leave, sent: time.Now()}
+	a := &answer{target: t, up: up, grant: grant, watch: newWatch(cancel), cancel: cancel, sent: time.Now()}
+	leave := context.AfterFunc(x.ctx, func() { a.end(context.Cause(x.ctx)) })
+	a.leave = leave
 	reply, err := x.roundTrip(ctx, a)
 	if err != nil {
 		a.watch.stop()
@@ -133,21 +133,27 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 	if err != nil {
 		return nil, err
 	}
-	code, limit := "header_timeout", a.up.Timeouts.Headers
-	if first := a.up.Timeouts.FirstToken; x.call.Stream && x.call.Op.Stream && first > 0 && (limit <= 0 || first < limit) {
-		code, limit = "first_token_timeout", first
+	times, streamed := a.up.Timeouts, x.call.Stream && x.call.Op.Stream
+	if streamed && times.FirstToken > 0 && (times.Headers <= 0 || times.FirstToken < times.Headers) {
+		a.watch.phase("first_token_timeout", times.FirstToken, x.respond)
+	} else {
+		a.watch.phase("header_timeout", times.Headers, x.respond)
 	}
-	a.watch.phase(code, limit, x.respond)
 	resp, err := a.up.Transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
 	x.learn(a, resp.Header)
 	resp.Body = a.watch.body(resp.Body)
-	if code == "header_timeout" && resp.StatusCode < 300 {
-		a.watch.phase("idle_timeout", a.up.Timeouts.Idle, x.respond)
-	} else if resp.StatusCode < 300 {
+	switch {
+	case resp.StatusCode < 300 && streamed:
+		if times.FirstToken > 0 {
+			times.FirstToken = max(times.FirstToken-time.Since(a.sent), time.Millisecond)
+		}
+		a.watch.phase("first_token_timeout", times.FirstToken, x.respond)
 		x.keepAlive()
+	default:
+		a.watch.phase("idle_timeout", times.Idle, x.respond)
 	}
 	return a.up.Adapter.Reply(a.target, x.call, resp)
 }

@@ -46,7 +46,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	s := p.snapshot.Load()
 	x := &exchange{p: p, s: s, r: r, begin: time.Now()}
-	x.ctx, x.cancel = context.WithCancelCause(r.Context())
+	x.ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	x.rec.ID = newID()
 	x.out = newClient(w, r, x.rec.ID, s.Settings.WriteTimeout)
 	x.respond = x.begin.Add(or(s.Settings.Timeouts.Attempts, s.Settings.Timeouts.Total, 24*time.Hour))

@@ -182,3 +182,6 @@ func data(t *testing.T, event string) map[string]any {
 	}
 	return v
 }
+
+// pass lets the time of a synctest bubble go by.
+func pass(d time.Duration) { <-time.After(d) }

@@ -31,7 +31,7 @@ func TestRequestLimit(t *testing.T) {
 			want(t, "reset", w.Header().Get("x-ratelimit-reset-requests"), (time.Duration(i+1) * 12 * time.Second).String())
 			want(t, "no token limit", w.Header().Get("x-ratelimit-limit-tokens"), "")
 		}
-		time.Sleep(2400 * time.Millisecond)
+		pass(2400 * time.Millisecond)
 		w := do(t, p, "POST", "/chat/completions", chatJSON)
 		e := at(t, object(t, w, 429), "error")
 		want(t, "type", at(t, e, "type"), "requests")
@@ -63,11 +63,11 @@ func TestRetryAfterIsTrue(t *testing.T) {
 						t.Fatalf("retry-after-ms %q", w.Header().Get("retry-after-ms"))
 					}
 					if mode == Bucket && ms > 1 {
-						time.Sleep(time.Duration(ms-1) * time.Millisecond)
+						pass(time.Duration(ms-1) * time.Millisecond)
 						object(t, do(t, p, "POST", "/v1/chat/completions", chatJSON), 429)
 						ms = 1
 					}
-					time.Sleep(time.Duration(ms) * time.Millisecond)
+					pass(time.Duration(ms) * time.Millisecond)
 					object(t, do(t, p, "POST", "/v1/chat/completions", chatJSON), 200)
 				}
 				if refused == 0 {
@@ -167,7 +167,7 @@ func TestSlidingOverHTTP(t *testing.T) {
 			if do(t, p, "POST", "/v1/chat/completions", chatJSON).Code == http.StatusOK {
 				ok++
 			}
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
 		s := p.Stats()
 		want(t, "answers", ok, 15)
@@ -183,7 +183,7 @@ func TestBucketOverHTTP(t *testing.T) {
 		p := limitedTo(func(c *Config) { c.RPM = 5 })
 		for range 300 {
 			do(t, p, "POST", "/v1/chat/completions", chatJSON)
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
 		s := p.Stats()
 		want(t, "admitted", s.Admitted.Requests, int64(19)) // 5 at once, then one every 2 s up to 28 s
@@ -200,7 +200,7 @@ func TestOutputIsChargedAsItStreams(t *testing.T) {
 		p := New(Config{TTFT: time.Second, TokenTime: time.Second, OutputTokens: 10, TPM: 1000, Window: time.Hour})
 		var wg sync.WaitGroup
 		wg.Go(func() { do(t, p, "POST", "/v1/chat/completions", chatStream) })
-		time.Sleep(4500 * time.Millisecond) // tokens at 1, 2, 3 and 4 s
+		pass(4500 * time.Millisecond) // tokens at 1, 2, 3 and 4 s
 		want(t, "tokens so far", p.Stats().Admitted.Tokens, int64(3+4))
 		wg.Wait()
 		want(t, "tokens at the end", p.Stats().Admitted.Tokens, int64(3+10))
@@ -219,7 +219,7 @@ func TestHeaderDurationsParse(t *testing.T) {
 					t.Errorf("%s: %q", name, v)
 				}
 			}
-			time.Sleep(1234567 * time.Nanosecond)
+			pass(1234567 * time.Nanosecond)
 		}
 	})
 }

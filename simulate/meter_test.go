@@ -54,7 +54,8 @@ func TestSlidingArithmetic(t *testing.T) {
 	want(t, "idle", m.idle(60*s), 20*s)
 	m.take(61*s, 9, true)
 	want(t, "debt", m.used(61*s), int64(13))
-	want(t, "wait in debt", m.wait(61*s, 1), 60*s)
+	want(t, "wait in debt, for the first to go", m.wait(61*s, 1), 19*s)
+	want(t, "wait in debt, for both", m.wait(61*s, 2), 60*s)
 	want(t, "empty again", m.idle(200*s), time.Duration(0))
 }
 

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -103,10 +102,10 @@ func Broken(err, cause error) *provider.Error {
 	switch {
 	case errors.As(cause, &own):
 		return own // one of our own time limits
+	case cause != nil:
+		return &provider.Error{Kind: provider.KindCancelled, Code: "cancelled", Err: cause}
 	case errors.As(err, &own):
 		return own
-	case errors.Is(cause, context.Canceled), cause != nil:
-		return &provider.Error{Kind: provider.KindCancelled, Code: "cancelled", Err: cause}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: err}
 	case errors.As(err, &dns):

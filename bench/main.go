@@ -1,0 +1,98 @@
+//go:build linux
+
+// Bench compares Penstock with a bare reverse proxy, nginx and the upstream
+// itself: CPU per request and per chunk, delay, throughput and memory. Everything
+// runs on this machine's loopback, one system after the other within each round,
+// so that what disturbs one disturbs all.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	if isChild() {
+		os.Exit(runChild())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		stop()
+		os.Exit(1)
+	}
+}
+
+// options are the command line.
+type options struct {
+	short   bool
+	rounds  int
+	only    string
+	binary  string
+	old     string
+	profile string
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.BoolVar(&o.short, "short", false, "take less than a minute; the figures are rougher")
+	f.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 4, or 2 with -short)")
+	f.StringVar(&o.only, "only", "", "comma-separated loads: "+strings.Join(loadNames(), ", ")+" (default all)")
+	f.StringVar(&o.binary, "penstock", "", "penstock binary (default: build ./cmd/penstock)")
+	f.StringVar(&o.old, "old", "", "another penstock binary to measure in the same rounds")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of penstock under load to this file, and measure nothing")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "penstock-bench-")
+	if err != nil {
+		return fmt.Errorf("make a working directory: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if o.binary == "" {
+		fmt.Fprintln(stderr, "building penstock")
+		if o.binary, err = build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	p := full
+	if o.short {
+		p = short
+	}
+	if o.rounds > 0 {
+		p.rounds = o.rounds
+	}
+	if o.profile != "" {
+		return writeProfile(ctx, dir, o.binary, o.profile, p)
+	}
+	b := &bench{dir: dir, plan: p, systems: systems(o.binary, o.old), results: newResults(), progress: stderr}
+	if err := b.run(ctx, o.only); err != nil {
+		return err
+	}
+	b.results.table(stdout, o.old != "")
+	return b.results.failure()
+}
+
+// build compiles penstock as it is shipped.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "penstock")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "penstock/cmd/penstock")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build penstock: %w; run bench from within the module\n%s", err, out)
+	}
+	return path, nil
+}

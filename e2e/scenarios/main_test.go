@@ -1,0 +1,71 @@
+package scenarios
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"text/tabwriter"
+)
+
+// figures is one row of the table at the end. Empty is printed as a dash.
+type figures struct {
+	Scenario string
+	Success  string // share of requests that clients saw succeed
+	Refused  string // share of attempts that the provider answered with 429
+	Used     string // share of the provider's quota that was used
+	Makespan string // time for all of it ÷ the least possible
+	Share    string // error of the shares of teams
+	Light    string // 95th percentile of the light team's wait
+	Attempts string // attempts at the provider for each request
+	Leaks    string // what was left behind
+	Note     string
+}
+
+var table struct {
+	mu   sync.Mutex
+	rows []figures
+}
+
+func record(f figures) {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.rows = append(table.rows, f)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	print(os.Stdout)
+	os.Exit(code)
+}
+
+func print(out io.Writer) {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	if len(table.rows) == 0 {
+		return
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nscenario\tsuccess\tprovider 429\tquota used\tmakespan/ideal\tshare error\tlight p95 wait\tattempts/request\tleaks\tnote")
+	for _, r := range table.rows {
+		for i, v := range []string{r.Scenario, r.Success, r.Refused, r.Used, r.Makespan, r.Share, r.Light, r.Attempts, r.Leaks, r.Note} {
+			if v == "" {
+				v = "-"
+			}
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, v)
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+}
+
+func percent(part, whole float64) string {
+	if whole == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f %%", 100*part/whole)
+}

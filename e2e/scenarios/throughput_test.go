@@ -1,0 +1,170 @@
+package scenarios
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/e2e/harness"
+	"penstock/simulate"
+)
+
+// covers LIM-01: 300 requests at once share 20 slots, none of which is idle while
+// somebody waits, and the provider never sees a 21st.
+func TestS1Concurrency(t *testing.T) {
+	const requests, slots, each = 300, 20, 200 * time.Millisecond
+	p := simulate.New(simulate.Config{TTFT: each, TokenTime: simulate.NoWait, OutputTokens: 4, Concurrency: slots})
+	g := start(t, `
+upstreams:
+  up: {base_url: "%s/v1", limits: {concurrency: 20}}
+models: {m: up}
+`, harness.Serve(t, p))
+	var seen tally
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range requests {
+		all.Go(func() { seen.add(chat{}.send(t.Context(), g.URL)) })
+	}
+	all.Wait()
+	took := time.Since(begin)
+
+	seen.allOK(t)
+	attempts, refused := counts(p)
+	if refused > 0 || attempts != requests {
+		t.Errorf("the provider saw %v attempts and refused %v, want %d and none", attempts, refused, requests)
+	}
+	if peak := p.Stats().PeakInFlight; peak != slots {
+		t.Errorf("peak of %d in flight at the provider, want all of %d and no more", peak, slots)
+	}
+	ideal := each * requests / slots
+	ratio := took.Seconds() / ideal.Seconds()
+	if ratio > 1.1 {
+		t.Errorf("took %v, %.3f times the ideal %v; want at most 1.1", took, ratio, ideal)
+	}
+	record(figures{Scenario: "S1 300 at once", Success: seen.success(), Refused: percent(refused, attempts),
+		Makespan: fmt.Sprintf("%.3f", ratio), Attempts: fmt.Sprintf("%.2f", attempts/requests)})
+}
+
+// A load is demand on a provider whose limits are known.
+type load struct {
+	name     string
+	provider simulate.Config
+	limits   string // of the upstream, in the gateway's configuration
+	requests int
+	rate     float64 // a second: three times what the provider admits
+	chat     func(i int) chat
+	bars     bool // hold it to the bars, or only report
+}
+
+// covers LIM-02: demand of three times the provider's limits waits its turn; the
+// provider's quota is used and not exceeded.
+func TestS2ThreeTimesTheQuota(t *testing.T) {
+	short := func(int) chat { return chat{Simulate: "tokens=4"} }
+	for _, l := range []load{
+		{name: "S2 RPM-bound", bars: true, requests: 900, rate: 180, chat: short,
+			provider: simulate.Config{RPM: 60, TPM: 60_000, Window: time.Second},
+			limits:   `{requests: 60/s, tokens: 60k/s}`},
+		{name: "S2 TPM-bound", bars: true, requests: 1200, rate: 240, chat: varied,
+			provider: simulate.Config{RPM: 1000, TPM: 6000, Window: time.Second},
+			limits:   `{requests: 1000/s, tokens: 6k/s}`},
+		{name: "S2 sliding window", requests: 480, rate: 180, chat: short,
+			provider: simulate.Config{RPM: 60, Window: time.Second, Mode: simulate.Sliding},
+			limits:   `{requests: 60/s}`},
+		{name: "S2 sliding, burst 10 %", requests: 480, rate: 180, chat: short,
+			provider: simulate.Config{RPM: 60, Window: time.Second, Mode: simulate.Sliding},
+			limits:   `{requests: {limit: 60, per: 1s, burst: 6}}`},
+	} {
+		t.Run(l.name, l.run)
+	}
+}
+
+// varied answers are mostly short and sometimes long, so that predictions of
+// their length are wrong most of the time. The mean is 75 tokens with the prompt.
+func varied(i int) chat {
+	r := rand.New(rand.NewPCG(1, uint64(i)))
+	n := 10 + r.IntN(41)
+	if r.IntN(5) == 0 {
+		n = 100 + r.IntN(151)
+	}
+	return chat{Prompt: 10 + r.IntN(21), Simulate: fmt.Sprintf("tokens=%d", n)}
+}
+
+func (l *load) run(t *testing.T) {
+	p := simulate.New(l.provider)
+	g := start(t, `
+upstreams:
+  up: {base_url: "%s/v1", limits: %s}
+models: {m: up}
+queue: {max_wait: {default: 10m}}
+`, harness.Serve(t, p), l.limits)
+
+	var seen tally
+	var samples []sample
+	stop, sampling := make(chan struct{}), sync.WaitGroup{}
+	sampling.Go(func() { samples = sampleUsage(p, &seen, stop) })
+	arrive(l.requests, l.rate, func(i int) { seen.add(l.chat(i).send(t.Context(), g.URL)) })
+	close(stop)
+	sampling.Wait()
+
+	attempts, refused := counts(p)
+	used := l.used(samples)
+	if l.bars {
+		seen.allOK(t)
+		if refused > attempts/1000 {
+			t.Errorf("the provider refused %v of %v attempts (%v), want at most 0.1 %%", refused, attempts, p.Stats().Refused)
+		}
+		if used < 0.97 {
+			t.Errorf("%.4f of the quota used while requests waited, want at least 0.97", used)
+		}
+	}
+	record(figures{Scenario: l.name, Success: seen.success(), Refused: percent(refused, attempts), Used: percent(used, 1),
+		Attempts: fmt.Sprintf("%.2f", attempts/float64(l.requests))})
+}
+
+// A sample is what the provider had charged at a time, and how many requests had
+// been answered.
+type sample struct {
+	at      time.Time
+	charged simulate.Amounts
+	done    int
+}
+
+func sampleUsage(p *simulate.Provider, seen *tally, stop <-chan struct{}) []sample {
+	var out []sample
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return out
+		case <-tick.C:
+			out = append(out, sample{time.Now(), p.Stats().Admitted, seen.done()})
+		}
+	}
+}
+
+// used is the share of the tighter quota that was charged after the first burst,
+// until nine of ten requests were answered: from then on there may be too few left
+// to fill it.
+func (l *load) used(samples []sample) float64 {
+	var from, to sample
+	for _, s := range samples {
+		if from.at.IsZero() && s.at.Sub(samples[0].at) > 2*l.provider.Window {
+			from = s
+		}
+		if s.done <= l.requests*9/10 {
+			to = s
+		}
+	}
+	windows := to.at.Sub(from.at).Seconds() / l.provider.Window.Seconds()
+	if windows <= 0 {
+		return 0
+	}
+	requests := float64(to.charged.Requests-from.charged.Requests) / (windows * float64(l.provider.RPM))
+	if l.provider.TPM == 0 {
+		return requests
+	}
+	return max(requests, float64(to.charged.Tokens-from.charged.Tokens)/(windows*float64(l.provider.TPM)))
+}
