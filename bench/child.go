@@ -42,7 +42,7 @@ func runChild() int {
 	return 1
 }
 
-func startChild(ctx context.Context, role, upstream string) (*process, error) {
+func startChild(ctx context.Context, dir, role, upstream string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find the program itself: %w", err)
@@ -51,7 +51,7 @@ func startChild(ctx context.Context, role, upstream string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, role, addr, false, []string{roleVar + "=" + role, addrVar + "=" + addr, upstreamVar + "=" + upstream}, self)
+	return start(ctx, dir, role, addr, []string{roleVar + "=" + role, addrVar + "=" + addr, upstreamVar + "=" + upstream}, self)
 }
 
 // reverseProxy is httputil.ReverseProxy as somebody would tune it who knows it:

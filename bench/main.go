@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -58,6 +59,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if o.only != "" {
+		for name := range strings.SplitSeq(o.only, ",") {
+			if !slices.Contains(loadNames(), name) {
+				return fmt.Errorf("-only: unknown load %q; there are %s", name, strings.Join(loadNames(), ", "))
+			}
+		}
+	}
 	dir, err := os.MkdirTemp("", "penstock-bench-")
 	if err != nil {
 		return fmt.Errorf("make a working directory: %w", err)
@@ -77,7 +85,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		p.rounds = o.rounds
 	}
 	if o.profile != "" {
-		return writeProfile(ctx, dir, o.binary, o.profile, p)
+		return writeProfile(ctx, dir, o.binary, o.profile, o.only, p)
 	}
 	b := &bench{dir: dir, plan: p, systems: systems(o.binary, o.old), results: newResults(), progress: stderr}
 	if err := b.run(ctx, o.only); err != nil {

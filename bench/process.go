@@ -3,40 +3,42 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// A process is a running child. Stop ends it.
+// A process is a running child.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
 	addr   string // where it serves
-	output bytes.Buffer
 	exited chan struct{}
 }
 
 // startTime is how long a child may take to listen.
 const startTime = 10 * time.Second
 
-// start runs a program and waits until it listens on addr. Its standard error is
-// kept unless discard is set.
-func start(ctx context.Context, name, addr string, discard bool, env []string, program string, args ...string) (*process, error) {
+// start runs a program and waits until it listens on addr. What it writes to
+// standard error goes into a file in dir.
+func start(ctx context.Context, dir, name, addr string, env []string, program string, args ...string) (*process, error) {
+	log, err := os.Create(filepath.Join(dir, name+"-"+addr+".log"))
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer log.Close() // the child has its own descriptor
 	p := &process{name: name, addr: addr, exited: make(chan struct{})}
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Env = append(os.Environ(), env...)
-	if !discard {
-		p.cmd.Stderr = &p.output
-	}
+	p.cmd.Stderr = log
 	// Should bench itself be killed, the kernel ends its children.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -48,7 +50,8 @@ func start(ctx context.Context, name, addr string, discard bool, env []string, p
 	}()
 	if err := p.listening(ctx); err != nil {
 		p.stop()
-		return nil, fmt.Errorf("start %s: %w\n%s", name, err, p.output.String())
+		said, _ := os.ReadFile(log.Name())
+		return nil, fmt.Errorf("start %s: %w\n%s", name, err, said)
 	}
 	return p, nil
 }

@@ -33,15 +33,15 @@ type system struct {
 func systems(binary, old string) []system {
 	all := []system{
 		{sysDirect, nil},
-		{sysPenstock, penstock(binary, false, "")},
-		{sysProxy, func(ctx context.Context, _, upstream string) (*process, error) {
-			return startChild(ctx, roleReverseProxy, upstream)
+		{sysPenstock, penstock(binary, false, "off")},
+		{sysProxy, func(ctx context.Context, dir, upstream string) (*process, error) {
+			return startChild(ctx, dir, roleReverseProxy, upstream)
 		}},
 		{sysNginx, nginx},
-		{sysLogging, penstock(binary, true, "")},
+		{sysLogging, penstock(binary, true, "off")},
 	}
 	if old != "" {
-		all = append(all, system{sysOld, penstock(old, false, "")})
+		all = append(all, system{sysOld, penstock(old, false, "off")})
 	}
 	return all
 }
@@ -67,23 +67,20 @@ teams:
     keys: [{name: bench, hash: "sha256:%[5]s"}]
 `
 
+// penstock starts a gateway whose admin listener is at admin, or off.
 func penstock(binary string, log bool, admin string) func(context.Context, string, string) (*process, error) {
 	return func(ctx context.Context, dir, upstream string) (*process, error) {
 		addr, err := freeAddress()
 		if err != nil {
 			return nil, err
 		}
-		adminAddr := admin
-		if adminAddr == "" {
-			adminAddr = "off"
-		}
 		sum := sha256.Sum256([]byte(key))
-		text := fmt.Sprintf(penstockConfig, addr, adminAddr, log, upstream, hex.EncodeToString(sum[:]))
+		text := fmt.Sprintf(penstockConfig, addr, admin, log, upstream, hex.EncodeToString(sum[:]))
 		path := filepath.Join(dir, "penstock-"+addr+".yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return nil, fmt.Errorf("write the configuration: %w", err)
 		}
-		return start(ctx, sysPenstock, addr, log, nil, binary, "serve", "--config", path)
+		return start(ctx, dir, "penstock", addr, nil, binary, "serve", "--config", path)
 	}
 }
 
@@ -119,6 +116,9 @@ http {
 func nginx(ctx context.Context, dir, upstream string) (*process, error) {
 	program, err := exec.LookPath("nginx")
 	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/nginx") // not in every user's PATH
+	}
+	if err != nil {
 		return nil, fmt.Errorf("nginx is needed for the comparison: %w; install it, for example with apt-get install nginx", err)
 	}
 	addr, err := freeAddress()
@@ -133,5 +133,5 @@ func nginx(ctx context.Context, dir, upstream string) (*process, error) {
 	if err := os.WriteFile(path, fmt.Appendf(nil, nginxConfig, own, addr, upstream), 0o600); err != nil {
 		return nil, fmt.Errorf("write nginx's configuration: %w", err)
 	}
-	return start(ctx, sysNginx, addr, false, nil, program, "-p", own, "-c", path, "-e", filepath.Join(own, "nginx.log"))
+	return start(ctx, dir, "nginx", addr, nil, program, "-p", own, "-c", path, "-e", filepath.Join(own, "nginx.log"))
 }

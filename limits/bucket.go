@@ -53,6 +53,13 @@ func (r rate) worth2(n int64, up bool) micros {
 	return int64(min(q, math.MaxInt64/4))
 }
 
+// room is how far ahead of now a bucket may be charged: what its burst is worth,
+// and a microsecond for the rounding of each charge that the burst may consist of,
+// but never more than one unit is worth.
+func (r rate) room() micros {
+	return max(r.worth(r.burst), r.worth2(r.burst, false)+min(r.burst, r.window/r.amount))
+}
+
 // take charges n units at time now, if at least keep units stay behind. It
 // returns the new theoretical arrival time, or how long until the charge fits.
 // A charge and keep that exceed the burst together reduce keep.
@@ -60,7 +67,7 @@ func (r rate) take(tat, now micros, n, keep int64) (newTAT, wait micros, ok bool
 	n = min(n, r.burst)
 	keep = min(keep, r.burst-n)
 	next := max(tat, now) + r.worth(n)
-	if wait = next + r.worth(keep) - r.worth(r.burst) - now; wait > 0 {
+	if wait = next + r.worth(keep) - r.room() - now; wait > 0 {
 		return tat, wait, false
 	}
 	return next, 0, true

@@ -124,6 +124,7 @@ func newWorld(t *testing.T, a, b http.HandlerFunc, change ...func(*Snapshot)) *w
 		for i := len(w.stops) - 1; i >= 0; i-- {
 			w.stops[i]()
 		}
+		time.Sleep(time.Minute) // virtual: servers linger on connections they close early
 	})
 	return w
 }

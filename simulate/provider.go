@@ -127,7 +127,8 @@ func apiPath(r *http.Request) string {
 	return r.URL.Path
 }
 
-// find returns the endpoint of a request and the id in its path.
+// find returns the endpoint of a request and the id in its path. Only the ids of
+// models may contain slashes.
 func find(method, path string) (endpoint, string) {
 	if e, ok := endpoints[method+" "+path]; ok {
 		return e, ""
@@ -140,7 +141,7 @@ func find(method, path string) (endpoint, string) {
 		if !ok || method != e.method || !strings.HasSuffix(id, e.suffix) {
 			continue
 		}
-		if id = strings.TrimSuffix(id, e.suffix); id != "" {
+		if id = strings.TrimSuffix(id, e.suffix); id != "" && (e.prefix == "/models/" || !strings.Contains(id, "/")) {
 			return e.endpoint, id
 		}
 	}

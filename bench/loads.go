@@ -1,0 +1,285 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// A plan says how long and how much.
+type plan struct {
+	rounds  int
+	slice   time.Duration // one measurement under closed load
+	window  time.Duration // of paced streams
+	warm    time.Duration // before either
+	rated   time.Duration // at a fixed rate
+	workers int           // connections under closed load
+	bursts  int           // streams at once in bursts
+	streams int           // paced streams
+	waiting int           // requests in flight
+	idle    int           // idle streams
+	rate    int           // requests a second
+}
+
+var (
+	full = plan{
+		rounds: 4, slice: 1500 * time.Millisecond, window: 2 * time.Second, warm: 200 * time.Millisecond, rated: 2500 * time.Millisecond,
+		workers: 16, bursts: 8, streams: 500, waiting: 1000, idle: 2000, rate: 500,
+	}
+	short = plan{
+		rounds: 2, slice: 500 * time.Millisecond, window: 700 * time.Millisecond, warm: 100 * time.Millisecond, rated: 700 * time.Millisecond,
+		workers: 16, bursts: 8, streams: 500, waiting: 1000, idle: 2000, rate: 500,
+	}
+)
+
+// A measurement is made on one system in one round.
+type measurement struct {
+	plan
+	*results
+	system   string
+	target   *process // whose CPU time counts; the upstream itself for "direct"
+	upstream string   // address
+}
+
+// loads are what each system is put under, in order.
+var loads = []struct {
+	name    string
+	fresh   bool // needs processes that have done nothing yet
+	logging bool // also with the access log on
+	run     func(*measurement, context.Context) error
+}{
+	{"small", false, true, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "small", 300) }},
+	{"large", false, false, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "large", 32<<10) }},
+	{"burst", false, false, (*measurement).burst},
+	{"paced", false, false, (*measurement).paced},
+	{"rate", false, false, (*measurement).rated},
+	{"waiting", false, false, (*measurement).inFlight},
+	{"idle", true, false, (*measurement).idling},
+}
+
+func loadNames() []string {
+	names := make([]string, len(loads))
+	for i, l := range loads {
+		names[i] = l.name
+	}
+	return names
+}
+
+// closed runs exchanges back to back, after a short warm-up, and returns their
+// number, how long they took, and the CPU time that the target used.
+func (m *measurement) closed(ctx context.Context, f fleet, exchange func(*conn) error) (n int, took, cpu time.Duration, err error) {
+	if _, _, err := f.repeat(ctx, m.warm, exchange); err != nil {
+		return 0, 0, 0, err
+	}
+	before, err := m.target.cpu()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	n, took, err = f.repeat(ctx, m.slice, exchange)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	after, err := m.target.cpu()
+	return n, took, after - before, err
+}
+
+// answers measures CPU per request with bodies of a size.
+func (m *measurement) answers(ctx context.Context, figure string, size int) error {
+	f, err := connect(ctx, m.target.addr, kindAnswer, m.workers, size)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	n, _, cpu, err := m.closed(ctx, f, (*conn).answer)
+	if err != nil {
+		return err
+	}
+	m.add(figure, m.system, float64(cpu.Microseconds())/float64(n))
+	return nil
+}
+
+// burst measures CPU per chunk of streams at full speed.
+func (m *measurement) burst(ctx context.Context) error {
+	f, err := connect(ctx, m.target.addr, kindBurst, m.bursts, 300)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	n, _, cpu, err := m.closed(ctx, f, (*conn).burst)
+	if err != nil {
+		return err
+	}
+	m.add("burst", m.system, float64(cpu.Nanoseconds())/1e3/float64(n*burstChunks))
+	return nil
+}
+
+// paced measures CPU and delay per chunk of many slow streams.
+func (m *measurement) paced(ctx context.Context) error {
+	f, err := connect(ctx, m.target.addr, kindPaced, m.streams, 300)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	delays, cpu, err := f.watchStreams(ctx, m.target, m.warm+500*time.Millisecond, m.window)
+	if err != nil {
+		return err
+	}
+	if len(delays) == 0 {
+		return fmt.Errorf("no chunk came within %s", m.window)
+	}
+	m.add("paced", m.system, float64(cpu.Nanoseconds())/1e3/float64(len(delays)))
+	m.add("delay50", m.system, quantile(delays, 0.50))
+	m.add("delay99", m.system, quantile(delays, 0.99))
+	return m.released(ctx, f)
+}
+
+// watchStreams reads all streams until the window after the warm-up has passed,
+// and returns the delays of the chunks within it, and the CPU time used.
+func (f fleet) watchStreams(ctx context.Context, target *process, warm, window time.Duration) (delays []time.Duration, cpu time.Duration, err error) {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	seen, errs := make([][]time.Duration, len(f)), make([]error, len(f))
+	begin := time.Now()
+	from, to := begin.Add(warm), begin.Add(warm+window)
+	for i, c := range f {
+		wg.Go(func() {
+			errs[i] = c.delays(reading, func(d time.Duration) {
+				if now := time.Now(); now.After(from) && now.Before(to) {
+					seen[i] = append(seen[i], d)
+				}
+			})
+		})
+	}
+	pause(ctx, time.Until(from))
+	before, err1 := target.cpu()
+	pause(ctx, time.Until(to))
+	after, err2 := target.cpu()
+	stop()
+	wg.Wait()
+	for _, s := range seen {
+		delays = append(delays, s...)
+	}
+	return delays, after - before, firstOf(append(errs, err1, err2, ctx.Err()))
+}
+
+// rated measures the time of an exchange at a fixed rate.
+func (m *measurement) rated(ctx context.Context) error {
+	f, err := connect(ctx, m.target.addr, kindAnswer, 64, 300)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if _, _, err := f.repeat(ctx, m.warm, (*conn).answer); err != nil {
+		return err
+	}
+	times, err := f.atRate(ctx, m.plan.rated, m.rate, (*conn).answer)
+	if err != nil {
+		return err
+	}
+	m.add("p50", m.system, quantile(times, 0.50))
+	m.add("p99", m.system, quantile(times, 0.99))
+	return nil
+}
+
+// inFlight measures requests a second with many slow requests at once.
+func (m *measurement) inFlight(ctx context.Context) error {
+	f, err := connect(ctx, m.target.addr, kindSlow, m.waiting, 300)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	n, took, _, err := m.closed(ctx, f, (*conn).answer)
+	if err != nil {
+		return err
+	}
+	m.add("waiting", m.system, float64(n)/took.Seconds())
+	return nil
+}
+
+// idling measures memory: of a process that has just started, and of each stream
+// that is open and silent.
+func (m *measurement) idling(ctx context.Context) error {
+	start, err := m.target.rss()
+	if err != nil {
+		return err
+	}
+	m.add("start", m.system, float64(start)/(1<<20))
+	f, err := connect(ctx, m.target.addr, kindIdle, m.idle, 300)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	before, err := m.target.rss()
+	if err != nil {
+		return err
+	}
+	for _, c := range f {
+		resp, err := c.send()
+		if err != nil {
+			return err
+		}
+		if _, err := resp.Body.Read(c.scratch); err != nil {
+			return err
+		}
+	}
+	after, err := m.target.rss()
+	if err != nil {
+		return err
+	}
+	m.add("idle", m.system, float64(after-before)/1024/float64(len(f)))
+	return m.released(ctx, f)
+}
+
+// released hangs up on all streams and waits until the upstream has lost them all.
+func (m *measurement) released(ctx context.Context, f fleet) error {
+	began := time.Now()
+	f.close()
+	for {
+		open, err := openStreams(ctx, m.upstream)
+		if err != nil {
+			return err
+		}
+		if open == 0 {
+			break
+		}
+		if time.Since(began) > 5*time.Second {
+			return fmt.Errorf("%d streams are still open at the upstream 5 s after their clients left", open)
+		}
+		pause(ctx, time.Millisecond)
+	}
+	if len(f) <= m.streams { // thousands at once measure the machine
+		m.add("release", m.system, float64(time.Since(began).Microseconds())/1e3)
+	}
+	return nil
+}
+
+func openStreams(ctx context.Context, upstream string) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+upstream+openPath, http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("ask the upstream for its open streams: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 20))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(text), 10, 64)
+}
+
+// quantile is in milliseconds. It sorts its argument.
+func quantile(d []time.Duration, q float64) float64 {
+	slices.Sort(d)
+	return float64(d[min(len(d)-1, int(q*float64(len(d))))].Nanoseconds()) / 1e6
+}
