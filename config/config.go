@@ -30,9 +30,17 @@ type Config struct {
 type Admin struct {
 	Listen string `yaml:"listen,omitempty" jsonschema_description:"Address of the admin listener. Any address but loopback needs a token. The word off switches it off." jsonschema:"default=127.0.0.1:9090,example=:9090"`
 	Token  Secret `yaml:"token,omitempty" jsonschema_description:"Bearer token that admin requests must carry, except for /healthz and /readyz." jsonschema:"example=${PENSTOCK_ADMIN_TOKEN}"`
-	Pprof  bool   `yaml:"pprof,omitempty" jsonschema_description:"Serve Go profiles under /debug/pprof/." jsonschema:"default=false"`
+	// Tokens tell who made a change.
+	Tokens []AdminToken `yaml:"tokens,omitempty" jsonschema_description:"Further tokens, one for each person or tool, whose names the audit log tells. The token above is called admin."`
+	Pprof  bool         `yaml:"pprof,omitempty" jsonschema_description:"Serve Go profiles under /debug/pprof/." jsonschema:"default=false"`
 	// OpenMetrics lets a scraper read /metrics without the token.
 	OpenMetrics bool `yaml:"open_metrics,omitempty" jsonschema_description:"Serve /metrics without the token, for scrapers in a closed network." jsonschema:"default=false"`
+}
+
+// An AdminToken is a token of one person or tool.
+type AdminToken struct {
+	Name  string `yaml:"name" jsonschema_description:"Name in the audit log." jsonschema:"example=alice"`
+	Token Secret `yaml:"token" jsonschema_description:"The token." jsonschema:"example=${ALICE_ADMIN_TOKEN}"`
 }
 
 // Log configures the log on standard error.

@@ -21,6 +21,9 @@ func (c *Config) SecretFiles() []string { return slices.Clone(c.secretFiles) }
 // eachSecret calls do for every secret in c and puts its result in place.
 func (c *Config) eachSecret(do func(p path, s Secret) Secret) {
 	c.Admin.Token = do(path{"admin", "token"}, c.Admin.Token)
+	for i, t := range c.Admin.Tokens {
+		c.Admin.Tokens[i].Token = do(path{"admin", "tokens"}.index(i).key("token"), t.Token)
+	}
 	for name, u := range c.Upstreams {
 		p := path{"upstreams", name}
 		u.APIKey = do(p.key("api_key"), u.APIKey)

@@ -60,6 +60,7 @@ func (v *validator) listeners() {
 		}
 		v.say(listen, "this address is open to other machines, so it needs teams with keys, or "+hint)
 	}
+	v.adminTokens()
 	if v.c.Admin.Listen == "off" {
 		return
 	}
@@ -67,7 +68,7 @@ func (v *validator) listeners() {
 	switch {
 	case !ownOK:
 		v.bad(admin, expectedAddress+", or off")
-	case !own.loopback() && v.c.Admin.Token == "" && v.whole("admin"):
+	case !own.loopback() && v.c.Admin.Token == "" && len(v.c.Admin.Tokens) == 0 && v.whole("admin"):
 		hint := "admin.token"
 		if v.d.fromEnvironment() {
 			hint = "PENSTOCK_ADMIN_TOKEN"
@@ -75,6 +76,30 @@ func (v *validator) listeners() {
 		v.say(admin, "this address is open to other machines, so it needs "+hint)
 	case ok && own.overlaps(data):
 		v.say(v.present(admin, listen), fmt.Sprintf("listen and admin.listen both take port %d; choose another for one of them", own.port))
+	}
+}
+
+// minTokenLength is the least number of bytes of an admin token. The token that
+// stands alone may be shorter, as it always might.
+const minTokenLength = 16
+
+// adminTokens checks the named tokens.
+func (v *validator) adminTokens() {
+	names, tokens := map[string]bool{"admin": v.c.Admin.Token != ""}, map[Secret]bool{}
+	for i, t := range v.c.Admin.Tokens {
+		p := path{"admin", "tokens"}.index(i)
+		if text := checkName(t.Name); text != "" {
+			v.bad(p.key("name"), text)
+		} else if names[t.Name] {
+			v.bad(p.key("name"), "another admin token has this name")
+		}
+		switch {
+		case len(t.Token) < minTokenLength:
+			v.say(p.key("token"), fmt.Sprintf("an admin token needs at least %d characters", minTokenLength))
+		case tokens[t.Token]:
+			v.say(p.key("token"), "this is the same token as another one")
+		}
+		names[t.Name], tokens[t.Token] = true, true
 	}
 }
 

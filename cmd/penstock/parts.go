@@ -94,8 +94,21 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 
 func adminHandler(cfg *config.Config, g prometheus.Gatherer, ready func() bool) http.Handler {
 	return admin.Handler(admin.Config{
-		Token: string(cfg.Admin.Token), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Gatherer: g,
+		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Gatherer: g,
 	})
+}
+
+// adminTokens are the tokens by which the admin listener is used. The one that
+// has no name in the configuration is called admin.
+func adminTokens(c config.Admin) []admin.Token {
+	var all []admin.Token
+	if c.Token != "" {
+		all = append(all, admin.Token{Name: "admin", Value: string(c.Token)})
+	}
+	for _, t := range c.Tokens {
+		all = append(all, admin.Token{Name: t.Name, Value: string(t.Token)})
+	}
+	return all
 }
 
 // gcPercent trades memory, of which the gateway needs little, for less work.

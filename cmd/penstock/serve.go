@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -219,7 +220,7 @@ func (g *gateway) reload(path string, env *environment) *config.Config {
 		g.log.Error("the new configuration is refused; the old one stays in force", "error", err.Error())
 		return nil
 	}
-	if cfg.Listen != g.cfg.Listen || cfg.Admin != g.cfg.Admin {
+	if cfg.Listen != g.cfg.Listen || !reflect.DeepEqual(cfg.Admin, g.cfg.Admin) {
 		g.log.Warn("listen and admin take effect at the next start")
 	}
 	g.log.Info("configuration reloaded")
