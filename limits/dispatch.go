@@ -29,15 +29,16 @@ func (c *closed) hasTarget(t *Target) bool {
 	return false
 }
 
-func (c *closed) has(charges []Charge) bool {
+// has is the closed limit among the charges, or nil.
+func (c *closed) has(charges []Charge) *Limit {
 	for i := range charges {
 		for _, l := range c.limits {
 			if l.ID == charges[i].Limit.ID {
-				return true
+				return l
 			}
 		}
 	}
-	return false
+	return nil
 }
 
 // idle reports whether nobody waits where the request could start.
@@ -106,9 +107,11 @@ func (q *Queue) passLane(p *pool, l *lane, c *closed) bool {
 // by a grant or by the store's error.
 func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 	if c.hasTarget(t) {
+		w.hold(t, nil)
 		return false
 	}
 	if pause := t.pause(); pause > 0 {
+		w.hold(t, nil)
 		c.targets = append(c.targets, t)
 		c.soon(pause)
 		return false
@@ -120,7 +123,8 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		return false // the limit shrank meanwhile; the deadline ends the wait
 	}
 	charges = appendCharges(charges, w.Gateway, w.Cost)
-	if c.has(charges) {
+	if l := c.has(charges); l != nil {
+		w.hold(t, l)
 		return false
 	}
 	id := nextID()
@@ -130,6 +134,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		return true
 	}
 	if !v.OK {
+		w.hold(t, v.By)
 		c.close(v)
 		if headroom > 0 {
 			c.soon(headroomFor) // nobody tells when the higher class is done
@@ -140,7 +145,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 	lease.ended = func(l *Lease, actual Cost) { q.ended(w, p, t, l, actual) }
 	t.started()
 	p.served(w)
-	q.settle(w, &Grant{Lease: lease, Target: t, Waited: time.Since(w.joined)}, nil)
+	q.settle(w, &Grant{Lease: lease, Target: t, Waited: time.Since(w.joined), Held: w.held}, nil)
 	return true
 }
 

@@ -25,6 +25,7 @@ type Lease struct {
 	done     bool
 	charges  []Charge
 	reserved Cost
+	actual   Cost // once done
 }
 
 // Reserved is what the lease holds now, extensions included.
@@ -74,7 +75,7 @@ func (l *Lease) Settle(actual Cost) {
 		l.mu.Unlock()
 		return
 	}
-	l.done = true
+	l.done, l.actual = true, actual
 	for i := range l.charges {
 		c := &l.charges[i]
 		c.N -= actual.of(c.Limit.Dimension)
@@ -84,6 +85,33 @@ func (l *Lease) Settle(actual Cost) {
 	if l.ended != nil {
 		l.ended(l, actual)
 	}
+}
+
+// An Entry is what a lease did to one limit.
+type Entry struct {
+	Limit    *Limit
+	Reserved int64 // units taken, extensions included; or the slot
+	Settled  int64 // units used in the end; 0 while the lease is held, and for slots
+	Left     int64 // what remained after the reservation, where Told
+	Told     bool
+	Shadow   bool // the limit would have refused; nothing was taken
+}
+
+// Entries appends to dst what the lease took of each limit, in the order in which
+// they were asked.
+func (l *Lease) Entries(dst []Entry) []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.charges {
+		c := &l.charges[i]
+		e := Entry{Limit: c.Limit, Reserved: c.N, Left: c.Left, Told: c.Told, Shadow: c.Over}
+		if l.done && c.Limit.Dimension != Concurrency {
+			e.Settled = l.actual.of(c.Limit.Dimension)
+			e.Reserved += e.Settled // Settle has made a refund of the charge
+		}
+		dst = append(dst, e)
+	}
+	return dst
 }
 
 // Release ends the lease and gives everything back.
@@ -114,7 +142,7 @@ func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lea
 		return nil, err
 	}
 	if !v.OK {
-		return nil, &Exceeded{Reason: ReasonLimit, Limit: v.By, Requested: v.N, RetryAfter: v.After}
+		return nil, &Exceeded{Reason: ReasonLimit, Limit: v.By, Requested: v.N, RetryAfter: v.After, Checked: charges}
 	}
 	return lease, nil
 }

@@ -156,6 +156,8 @@ type Exceeded struct {
 	Requested  int64  // what the request needed of the limit
 	RetryAfter time.Duration
 	Waited     time.Duration // time spent in the queue
+	Checked    []Charge      // limits of the caller that were asked, with what stood there; they serve explanations
+	Held       []Hold        // what the request waited for in the queue
 }
 
 // Error describes the refusal.

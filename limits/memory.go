@@ -76,13 +76,24 @@ func (m *Memory) Take(_ context.Context, _ uint64, charges []Charge) (Verdict, e
 		}
 		v.After = max(v.After, after)
 	}
-	if !v.OK {
-		return v, nil
-	}
 	for i := range charges {
-		m.apply(&charges[i], now)
+		if v.OK {
+			m.apply(&charges[i], now)
+		}
+		m.tell(&charges[i], now)
 	}
 	return v, nil
+}
+
+// tell notes where the limit stands.
+func (m *Memory) tell(c *Charge, now micros) {
+	s := m.at(c.Limit, now)
+	c.Told = true
+	if c.Limit.Dimension == Concurrency {
+		c.Left = c.slots() - s.inUse
+		return
+	}
+	c.Left = rateOf(c.Limit, c.Scale).level(s.tat, now)
 }
 
 func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {

@@ -3,6 +3,7 @@ package limits
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -111,6 +112,13 @@ type Grant struct {
 	*Lease
 	Target *Target
 	Waited time.Duration
+	Held   []Hold // what it waited for, or could not start at; empty when it only waited its turn
+}
+
+// A Hold is what kept a request from starting at a target.
+type Hold struct {
+	Target string // its state key
+	Limit  *Limit // that was used up, or that a better-placed request waits for; nil for a pause
 }
 
 // waiter is a request in the queue. All fields but ready are guarded by Queue.mu.
@@ -122,6 +130,18 @@ type waiter struct {
 	ready    chan struct{} // closed when grant or err is set
 	grant    *Grant
 	err      error
+	held     []Hold
+}
+
+// maxHeld bounds what is remembered of a wait.
+const maxHeld = 8
+
+// hold remembers what keeps the waiter from starting, once.
+func (w *waiter) hold(t *Target, l *Limit) {
+	h := Hold{t.Name, l}
+	if len(w.held) < maxHeld && !slices.Contains(w.held, h) {
+		w.held = append(w.held, h)
+	}
 }
 
 func (w *waiter) settled() bool { return w.grant != nil || w.err != nil }
@@ -200,7 +220,7 @@ func (q *Queue) enqueue(w *waiter, wait time.Duration) error {
 	if predicted := q.predict(w); predicted > wait {
 		q.remove(w)
 		q.dispatch() // it may have closed a limit to others
-		return &Exceeded{Reason: ReasonPredicted, Upstream: w.Targets[0].Upstream, RetryAfter: predicted - wait}
+		return &Exceeded{Reason: ReasonPredicted, Upstream: w.Targets[0].Upstream, RetryAfter: predicted - wait, Held: w.held}
 	}
 	return nil
 }
@@ -270,7 +290,7 @@ func (q *Queue) leave(w *waiter, cause error) (*Grant, error) {
 	if err == nil {
 		err = &Exceeded{
 			Reason: ReasonTimeout, Upstream: w.Targets[0].Upstream, Waited: time.Since(w.joined),
-			RetryAfter: max(time.Second, q.predict(w)),
+			RetryAfter: max(time.Second, q.predict(w)), Held: w.held,
 		}
 	}
 	w.err = err

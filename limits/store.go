@@ -17,6 +17,11 @@ type Charge struct {
 	// Over is set by Take on a shadow limit that would have refused. Nothing was
 	// charged there.
 	Over bool
+	// Left is what remains of the limit after a Take, or what stood there when it
+	// refused, where Told says that the store knows. Both are set by Take, and serve
+	// explanations alone.
+	Left int64
+	Told bool
 }
 
 // slots is how many slots a concurrency charge sees.

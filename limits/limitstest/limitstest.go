@@ -36,6 +36,7 @@ func Run(t *testing.T, fresh func(t *testing.T) limits.Store, wait func(time.Dur
 		"a scaled limit is smaller":   scaled,
 		"shadow never refuses":        shadow,
 		"lower only lowers":           lower,
+		"what is left, where told":    left,
 		"concurrent takes":            concurrent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t), wait) })
@@ -280,5 +281,22 @@ func concurrent(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	wg.Wait()
 	if buckets != 50 || slots != 20 {
 		t.Errorf("admitted %d and %d, want 50 and 20", buckets, slots)
+	}
+}
+
+// left: a store that tells what remains of a limit tells the truth, whether it
+// admits or refuses.
+func left(t *testing.T, s limits.Store, _ func(time.Duration)) {
+	rate, slots := Bucket("a", limits.Tokens, 10, time.Hour, 10), Slots("b", 3)
+	for i, want := range [][2]int64{{6, 2}, {2, 1}, {2, 1}} {
+		charges := []limits.Charge{{Limit: rate, N: 4}, {Limit: slots, N: 1}}
+		if v := take(t, s, charges...); v.OK != (i < 2) {
+			t.Fatalf("take %d: %v", i, v.OK)
+		}
+		for j, c := range charges {
+			if c.Told && c.Left != want[j] {
+				t.Errorf("take %d: %d left of %s, want %d", i, c.Left, c.Limit, want[j])
+			}
+		}
 	}
 }
