@@ -83,8 +83,11 @@ func serve(t *testing.T, c Config) *server {
 	t.Helper()
 	p := New(c)
 	s := httptest.NewServer(p)
-	t.Cleanup(s.Close)
-	s.Config.ErrorLog = nil
+	t.Cleanup(func() {
+		s.CloseClientConnections() // a request that hangs must not hang the test
+		s.Close()
+	})
+	s.Client().Timeout = 30 * time.Second
 	return &server{Provider: p, url: s.URL, client: s.Client()}
 }
 
