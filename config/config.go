@@ -22,6 +22,8 @@ type Config struct {
 	Tokens          Tokens              `yaml:"tokens,omitempty" jsonschema_description:"How tokens are estimated before a request is sent."`
 	Relay           Relay               `yaml:"relay,omitempty" jsonschema_description:"How answers go to the client."`
 	Drain           Drain               `yaml:"drain,omitempty" jsonschema_description:"What happens on SIGTERM."`
+	Database        Database            `yaml:"database,omitempty" jsonschema_description:"Durable state. Without a database nothing is kept beyond the process: there is no usage ledger, and budgets begin anew at a restart."`
+	Usage           Usage               `yaml:"usage,omitempty" jsonschema_description:"The usage ledger: one row for each finished request, in the database."`
 
 	secretFiles []string
 }
@@ -232,4 +234,17 @@ type Relay struct {
 type Drain struct {
 	Delay Duration `yaml:"delay,omitempty" jsonschema_description:"Pause between failing readiness and closing the listener, for load balancers to notice." jsonschema:"minimum=0,default=0s"`
 	Limit Duration `yaml:"limit,omitempty" jsonschema_description:"Longest time that running requests get to finish." jsonschema:"default=60s"`
+}
+
+// Database configures durable state.
+type Database struct {
+	URL Secret `yaml:"url,omitempty" jsonschema_description:"Path of an SQLite file, which is made when it is missing, or the URL of a PostgreSQL database that several gateways share: postgres://user:password@host:5432/name. A change takes effect at the next start." jsonschema:"example=/var/lib/penstock/penstock.db"`
+}
+
+// Usage configures the usage ledger.
+type Usage struct {
+	Disabled  bool     `yaml:"disabled,omitempty" jsonschema_description:"Keep no ledger although there is a database." jsonschema:"default=false"`
+	Retention Duration `yaml:"retention,omitempty" jsonschema_description:"How long rows are kept. Their sums by day are kept for 400 days, or as long as the rows where that is longer." jsonschema:"default=90d"`
+	Flush     Duration `yaml:"flush,omitempty" jsonschema_description:"Longest time that a row waits to be written, at most 1s. A crash loses no more than this." jsonschema:"default=500ms"`
+	Buffer    int64    `yaml:"buffer,omitempty" jsonschema_description:"Rows held in memory while the database cannot be written; beyond it rows are dropped and counted." jsonschema:"minimum=100,maximum=10000000,default=50000"`
 }

@@ -24,6 +24,7 @@ func (c *Config) eachSecret(do func(p path, s Secret) Secret) {
 	for i, t := range c.Admin.Tokens {
 		c.Admin.Tokens[i].Token = do(path{"admin", "tokens"}.index(i).key("token"), t.Token)
 	}
+	c.Database.URL = do(path{"database", "url"}, c.Database.URL)
 	for name, u := range c.Upstreams {
 		p := path{"upstreams", name}
 		u.APIKey = do(p.key("api_key"), u.APIKey)

@@ -30,6 +30,7 @@ func (v *validator) validate() {
 	v.upstreams()
 	v.routes()
 	v.teams()
+	v.usage()
 }
 
 // bad notes that the value at p is wrong; the message ends with what stands there.
