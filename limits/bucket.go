@@ -15,15 +15,17 @@ import (
 // micros is a time or a length of time in microseconds.
 type micros = int64
 
-// rate is a limit as the arithmetic needs it.
-type rate struct {
+// A Rate is a rate limit as the arithmetic needs it. It is immutable.
+type Rate struct {
 	amount int64  // units per window
 	window micros // length of the window
 	burst  int64  // most units at once
 }
 
-func rateOf(l *Limit, scale int64) rate {
-	r := rate{amount: l.Amount, window: l.Window.Microseconds(), burst: l.Burst}
+// RateOf is the rate of a limit that is not Concurrency, at a scale in
+// thousandths; 0 is all of it.
+func RateOf(l *Limit, scale int64) Rate {
+	r := Rate{amount: l.Amount, window: l.Window.Microseconds(), burst: l.Burst}
 	if scale > 0 && scale < full {
 		// A slowed-down upstream earns less in the same time; its burst, being a
 		// length of time, shrinks with it.
@@ -33,15 +35,25 @@ func rateOf(l *Limit, scale int64) rate {
 	return r
 }
 
-// worth is how long n units take to earn, rounded up; it saturates.
-func (r rate) worth(n int64) micros {
+// Divided is one of n equal parts of the rate.
+func (r Rate) Divided(n int64) Rate {
+	n = max(1, n)
+	return Rate{r.amount, r.window * n, max(1, r.burst/n)}
+}
+
+// Burst is the most units at once.
+func (r Rate) Burst() int64 { return r.burst }
+
+// Worth is how long n units take to earn, in microseconds: rounded up for what is
+// charged, and down for a negative n, which is given back. It saturates.
+func (r Rate) Worth(n int64) micros {
 	if n < 0 {
 		return -r.worth2(-n, false)
 	}
 	return r.worth2(n, true)
 }
 
-func (r rate) worth2(n int64, up bool) micros {
+func (r Rate) worth2(n int64, up bool) micros {
 	hi, lo := bits.Mul64(uint64(n), uint64(r.window))
 	if hi >= uint64(r.amount) {
 		return math.MaxInt64 / 4
@@ -53,36 +65,44 @@ func (r rate) worth2(n int64, up bool) micros {
 	return int64(min(q, math.MaxInt64/4))
 }
 
-// room is how far ahead of now a bucket may be charged: what its burst is worth,
+// Room is how far ahead of now a bucket may be charged: what its burst is worth,
 // and a microsecond for the rounding of each charge that the burst may consist of,
 // but never more than one unit is worth.
-func (r rate) room() micros {
-	return max(r.worth(r.burst), r.worth2(r.burst, false)+min(r.burst, r.window/r.amount))
+func (r Rate) Room() micros {
+	return max(r.Worth(r.burst), r.worth2(r.burst, false)+min(r.burst, r.window/r.amount))
 }
 
-// take charges n units at time now, if at least keep units stay behind. It
+// Take charges n units at time now, if at least keep units stay behind. It
 // returns the new theoretical arrival time, or how long until the charge fits.
 // A charge and keep that exceed the burst together reduce keep.
-func (r rate) take(tat, now micros, n, keep int64) (newTAT, wait micros, ok bool) {
-	n = min(n, r.burst)
-	keep = min(keep, r.burst-n)
-	next := max(tat, now) + r.worth(n)
-	if wait = next + r.worth(keep) - r.room() - now; wait > 0 {
+func (r Rate) Take(tat, now micros, n, keep int64) (newTAT, wait micros, ok bool) {
+	cost, slack := r.Price(n, keep)
+	next := max(tat, now) + cost
+	if wait = next - slack - now; wait > 0 {
 		return tat, wait, false
 	}
 	return next, 0, true
 }
 
-// give returns n units; a negative n charges more, as far into debt as it goes.
-func (r rate) give(tat, now micros, n int64) micros {
-	if n < 0 {
-		return max(tat, now) + r.worth(-n)
-	}
-	return tat + r.worth(-n)
+// Price is what Take compares: the charge fits when the arrival time, moved on by
+// cost, is at most slack ahead of now. A store that computes elsewhere needs only
+// these two.
+func (r Rate) Price(n, keep int64) (cost, slack micros) {
+	n = min(n, r.burst)
+	keep = min(keep, r.burst-n)
+	return r.Worth(n), r.Room() - r.Worth(keep)
 }
 
-// level is how many units are left at time now; negative is debt.
-func (r rate) level(tat, now micros) int64 {
+// Give returns n units; a negative n charges more, as far into debt as it goes.
+func (r Rate) Give(tat, now micros, n int64) micros {
+	if n < 0 {
+		return max(tat, now) + r.Worth(-n)
+	}
+	return tat + r.Worth(-n)
+}
+
+// Level is how many units are left at time now; negative is debt.
+func (r Rate) Level(tat, now micros) int64 {
 	owed := max(tat-now, 0)
 	hi, lo := bits.Mul64(uint64(owed), uint64(r.amount))
 	if hi >= uint64(r.window) {
@@ -95,9 +115,9 @@ func (r rate) level(tat, now micros) int64 {
 	return r.burst - int64(min(q, math.MaxInt64/4))
 }
 
-// lower brings the level down to at most units.
-func (r rate) lower(tat, now micros, units int64) micros {
-	return max(tat, now+r.worth(max(r.burst-units, 0)))
+// Lower brings the level down to at most units.
+func (r Rate) Lower(tat, now micros, units int64) micros {
+	return max(tat, now+r.Worth(max(r.burst-units, 0)))
 }
 
 func toDuration(m micros) time.Duration {

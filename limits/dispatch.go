@@ -12,6 +12,7 @@ type closed struct {
 	targets []*Target
 	wake    time.Duration // when the first of them may open, 0 when unknown
 	pool    bool          // the whole pool is closed
+	turn    string        // team that goes first, because the store says so
 }
 
 func (c *closed) soon(after time.Duration) {
@@ -52,18 +53,22 @@ func (q *Queue) idle(w *waiter) bool {
 }
 
 // startAny starts a request that nobody is ahead of.
-func (q *Queue) startAny(w *waiter) bool {
-	var none closed
+func (q *Queue) startAny(w *waiter, asked *refused) bool {
+	var c closed
+	asked.changes = q.changes
 	for _, t := range w.Targets {
-		if q.start(w, q.pool(t.Upstream), t, &none) {
+		if q.start(w, q.pool(t.Upstream), t, &c) {
 			return true
 		}
 	}
+	// A store of this process answers at once, and its answer is not worth keeping.
+	asked.known, asked.wake = q.remote, c.wake
 	return false
 }
 
-// dispatch lets everybody start who can.
+// dispatch lets everybody start who can, after a change.
 func (q *Queue) dispatch() {
+	q.changes++
 	for _, p := range q.pools {
 		if p.count > 0 {
 			q.pass(p)
@@ -71,8 +76,36 @@ func (q *Queue) dispatch() {
 	}
 }
 
-// pass goes through the waiters of a pool in fair order.
+// pass goes through the waiters of a pool. One pass is under way at a time: what
+// changes meanwhile makes it go through them again. Over a remote store it goes on
+// in the background, since a round trip is not the business of whoever caused it.
 func (q *Queue) pass(p *pool) {
+	switch {
+	case p.passing:
+		p.again = true
+	case !q.remote:
+		q.passes(p)
+	case !q.closed:
+		p.passing = true
+		q.work.Go(func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.passes(p)
+		})
+	}
+}
+
+func (q *Queue) passes(p *pool) {
+	p.passing = true
+	for p.again = true; p.again; {
+		p.again = false
+		q.passOnce(p)
+	}
+	p.passing = false
+}
+
+// passOnce goes through the waiters of a pool in fair order.
+func (q *Queue) passOnce(p *pool) {
 	var c closed
 	for class := range p.class {
 		for q.passLane(p, &p.class[class], &c) {
@@ -85,10 +118,19 @@ func (q *Queue) pass(p *pool) {
 }
 
 // passLane starts the first request of a class that can start, and reports
-// whether it found one.
+// whether to go through the class again. The lists may change while a store is
+// asked, so it goes through copies.
 func (q *Queue) passLane(p *pool, l *lane, c *closed) bool {
-	for _, t := range l.order() {
-		for _, f := range t.order() {
+	p.teams = append(p.teams[:0], l.order()...)
+	if t := l.teams[c.turn]; t != nil {
+		p.teams = append(append(p.teams[:0], t), l.waiting...)
+	}
+	for _, t := range p.teams {
+		p.flows = append(p.flows[:0], t.order()...)
+		for _, f := range p.flows {
+			if len(f.entries) == 0 {
+				continue
+			}
 			w := f.entries[0].w
 			for _, target := range w.Targets {
 				if target.Upstream == p.name && q.start(w, p, target, c) {
@@ -104,8 +146,16 @@ func (q *Queue) passLane(p *pool, l *lane, c *closed) bool {
 }
 
 // start admits a waiter to a target if all limits allow it. It settles the waiter,
-// by a grant or by the store's error.
+// by a grant or by the store's error. It reports whether the order of those who
+// wait has changed.
 func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
+	if w.asking { // here again after the answer
+		w.missed = append(w.missed, p)
+		return false
+	}
+	if w.settled() {
+		return false
+	}
 	if c.hasTarget(t) {
 		w.hold(t, nil)
 		return false
@@ -128,25 +178,52 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		return false
 	}
 	id := nextID()
-	v, err := q.store.Take(context.Background(), id, charges)
-	if err != nil {
+	v, err := q.take(w, p, id, charges)
+	switch {
+	case w.settled():
+		if err == nil && v.OK {
+			_ = q.store.Give(context.Background(), id, charges)
+		}
+		return true
+	case err != nil:
 		q.settle(w, nil, err)
 		return true
-	}
-	if !v.OK {
+	case !v.OK:
 		w.hold(t, v.By)
-		c.close(v)
 		if headroom > 0 {
 			c.soon(headroomFor) // nobody tells when the higher class is done
 		}
-		return false
+		return c.close(v, &p.class[w.Class])
 	}
+	c.turn = ""
 	lease := &Lease{store: q.store, id: id, start: time.Now(), charges: charges, reserved: cost}
 	lease.ended = func(l *Lease, actual Cost) { q.ended(w, p, t, l, actual) }
 	t.started()
 	p.served(w)
 	q.settle(w, &Grant{Lease: lease, Target: t, Waited: time.Since(w.joined), Held: w.held}, nil)
 	return true
+}
+
+// take asks the store for a waiter. A remote one is asked without the lock; the
+// waiter may have left by the time it answers.
+func (q *Queue) take(w *waiter, p *pool, id uint64, charges []Charge) (Verdict, error) {
+	if !q.remote {
+		return q.store.Take(context.Background(), id, nil, charges)
+	}
+	team, turn := p.turn(w)
+	w.asking = true
+	q.mu.Unlock()
+	v, err := q.store.Take(context.Background(), id, &turn, charges)
+	q.mu.Lock()
+	w.asking = false
+	if v.Told {
+		team.owed -= turn.Owed
+	}
+	for _, missed := range w.missed {
+		q.pass(missed)
+	}
+	w.missed = nil
+	return v, err
 }
 
 func appendCharges(dst []Charge, limits []*Limit, cost Cost) []Charge {
@@ -158,13 +235,20 @@ func appendCharges(dst []Charge, limits []*Limit, cost Cost) []Charge {
 }
 
 // close notes what a better-placed request waits for. A limit that every request
-// to the upstream needs closes the whole pool.
-func (c *closed) close(v Verdict) {
-	c.limits = append(c.limits, v.By)
+// to the upstream needs closes the whole pool. Where it is the turn of another
+// team, and that team waits here too, it goes first: then close reports true.
+func (c *closed) close(v Verdict, l *lane) bool {
 	c.soon(v.After)
+	c.soon(v.Again)
+	if t := l.teams[v.Turn]; v.Turn != c.turn && t != nil && len(t.flows) > 0 {
+		c.turn = v.Turn
+		return true
+	}
+	c.limits = append(c.limits, v.By)
 	if v.By.Scope == ScopeUpstream || v.By.Scope == ScopeGateway {
 		c.pool = true
 	}
+	return false
 }
 
 func (q *Queue) settle(w *waiter, g *Grant, err error) {
@@ -187,16 +271,27 @@ func (p *pool) arm(q *Queue, after time.Duration) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
+	p.due = time.Time{}
 	if after <= 0 || p.count == 0 {
 		return
 	}
+	p.due = time.Now().Add(after)
 	if p.timer == nil {
 		p.timer = time.AfterFunc(after, func() {
 			q.mu.Lock()
 			defer q.mu.Unlock()
+			q.changes++
+			p.due = time.Time{}
 			q.pass(p)
 		})
 		return
 	}
 	p.timer.Reset(after)
+}
+
+// soon sets the timer, unless it goes off sooner anyway.
+func (p *pool) soon(q *Queue, after time.Duration) {
+	if p.due.IsZero() || time.Until(p.due) > after {
+		p.arm(q, after)
+	}
 }

@@ -137,7 +137,7 @@ func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lea
 		charges = append(charges, Charge{Limit: l, N: n})
 	}
 	lease := &Lease{store: store, id: nextID(), start: time.Now(), charges: charges, reserved: cost}
-	v, err := store.Take(ctx, lease.id, charges)
+	v, err := store.Take(ctx, lease.id, nil, charges)
 	if err != nil {
 		return nil, err
 	}

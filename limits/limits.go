@@ -113,6 +113,35 @@ type Limit struct {
 	Burst     int64         // most units at once; at least 1
 	Wait      bool          // wait in the queue instead of refusing
 	Shadow    bool          // count what would be refused, and let it pass
+	// Group names the limits that a shared store charges in one step, such as
+	// "team/search" for those of a team and its keys; empty means "scope/owner".
+	Group  string
+	OnLoss OnLoss // what holds while a shared store is away
+}
+
+// OnLoss says what becomes of a limit while the store that shares it is away.
+type OnLoss uint8
+
+// The policies.
+const (
+	Divide OnLoss = iota // each replica enforces its part: the limit ÷ the replicas last known
+	Open                 // the limit is not enforced
+	Closed               // nothing is admitted: *Unavailable
+)
+
+var onLossNames = [...]string{"divide", "open", "closed"}
+
+// String returns the policy's name in the configuration.
+func (o OnLoss) String() string { return onLossNames[o] }
+
+// ParseOnLoss returns the policy of that name.
+func ParseOnLoss(name string) (OnLoss, bool) {
+	for i, n := range onLossNames {
+		if n == name {
+			return OnLoss(i), true
+		}
+	}
+	return Divide, false
 }
 
 // String describes the limit in a message to its owner.
@@ -158,6 +187,18 @@ type Exceeded struct {
 	Waited     time.Duration // time spent in the queue
 	Checked    []Charge      // limits of the caller that were asked, with what stood there; they serve explanations
 	Held       []Hold        // what the request waited for in the queue
+}
+
+// Unavailable says that a limit cannot be checked because the shared store is
+// away, and that its policy is to admit nothing then.
+type Unavailable struct {
+	Limit      *Limit
+	RetryAfter time.Duration
+}
+
+// Error describes the failure.
+func (e *Unavailable) Error() string {
+	return fmt.Sprintf("the shared store is away, and %q admits nothing without it", e.Limit)
 }
 
 // Error describes the refusal.

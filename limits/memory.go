@@ -55,7 +55,7 @@ func (m *Memory) sweep(now micros) {
 }
 
 // Take implements Store. It never fails.
-func (m *Memory) Take(_ context.Context, _ uint64, charges []Charge) (Verdict, error) {
+func (m *Memory) Take(_ context.Context, _ uint64, _ *Turn, charges []Charge) (Verdict, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
@@ -93,7 +93,7 @@ func (m *Memory) tell(c *Charge, now micros) {
 		c.Left = c.slots() - s.inUse
 		return
 	}
-	c.Left = rateOf(c.Limit, c.Scale).level(s.tat, now)
+	c.Left = RateOf(c.Limit, c.Scale).Level(s.tat, now)
 }
 
 func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {
@@ -102,7 +102,7 @@ func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {
 		slots := c.slots()
 		return 0, s.inUse+1 <= slots-min(c.Keep, slots-1)
 	}
-	_, wait, ok := rateOf(c.Limit, c.Scale).take(s.tat, now, c.N, c.Keep)
+	_, wait, ok := RateOf(c.Limit, c.Scale).Take(s.tat, now, c.N, c.Keep)
 	return toDuration(wait), ok
 }
 
@@ -117,7 +117,7 @@ func (m *Memory) apply(c *Charge, now micros) {
 	}
 	// The check has passed; charging by give takes all of N where a scaled
 	// burst is smaller.
-	s.tat = rateOf(c.Limit, c.Scale).give(s.tat, now, -c.N)
+	s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, -c.N)
 }
 
 // Give implements Store. It never fails.
@@ -135,7 +135,7 @@ func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
 			s.inUse = max(0, s.inUse-1)
 			continue
 		}
-		s.tat = rateOf(c.Limit, c.Scale).give(s.tat, now, c.N)
+		s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, c.N)
 	}
 	return nil
 }
@@ -155,8 +155,8 @@ func (m *Memory) Levels(_ context.Context, limits []*Limit) ([]Level, error) {
 			out[i].Remaining = l.Amount - s.inUse
 			continue
 		}
-		r := rateOf(l, 0)
-		out[i] = Level{Remaining: r.level(s.tat, now), Reset: toDuration(max(s.tat-now, 0))}
+		r := RateOf(l, 0)
+		out[i] = Level{Remaining: r.Level(s.tat, now), Reset: toDuration(max(s.tat-now, 0))}
 	}
 	return out, nil
 }
@@ -167,6 +167,6 @@ func (m *Memory) Lower(_ context.Context, l *Limit, units int64) error {
 	defer m.mu.Unlock()
 	now := m.now()
 	s := m.at(l, now)
-	s.tat = rateOf(l, 0).lower(s.tat, now, units)
+	s.tat = RateOf(l, 0).Lower(s.tat, now, units)
 	return nil
 }

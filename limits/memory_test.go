@@ -22,7 +22,7 @@ func TestMemoryForgetsIdleBuckets(t *testing.T) {
 		m := limits.NewMemory()
 		for i := range 20_000 {
 			l := limitstest.Bucket("b"+time.Duration(i).String(), limits.Requests, 1000, time.Second, 10)
-			if v, _ := m.Take(context.Background(), 1, []limits.Charge{{Limit: l, N: 1}}); !v.OK {
+			if v, _ := m.Take(context.Background(), 1, nil, []limits.Charge{{Limit: l, N: 1}}); !v.OK {
 				t.Fatal("refused")
 			}
 			time.Sleep(time.Millisecond) // virtual: the bucket is full again

@@ -16,6 +16,11 @@ type pool struct {
 	count int64
 	bytes int64
 	timer *time.Timer // next time at which a bucket or a pause lets somebody start
+	due   time.Time   // when the timer goes off; zero when it does not
+
+	passing, again bool    // a pass is under way; another has to follow
+	teams          []*team // of the pass under way
+	flows          []*flow
 }
 
 type load struct{ count, bytes int64 }
@@ -36,6 +41,7 @@ type team struct {
 	weight  float64
 	finish  float64 // finish tag: virtual time at which what it was served is paid for
 	virtual float64 // virtual time among its flows
+	owed    float64 // corrections of its price that a shared store was not told of
 	flows   []*flow // with waiters
 	byKey   map[string]*flow
 	backlog Cost
@@ -271,7 +277,15 @@ func (p *pool) corrected(w *waiter, actual Cost) {
 	l.inFlight--
 	if t := l.teams[w.Team]; t != nil {
 		t.finish += (price(actual) - price(w.Cost)) / t.weight
+		t.owed += price(actual) - price(w.Cost)
 	}
+}
+
+// turn says who asks when the waiter is asked for.
+func (p *pool) turn(w *waiter) (*team, Turn) {
+	t := p.class[w.Class].team(w.Team, w.Weight)
+	waiting := len(t.flows) > 1 || len(t.flows) == 1 && len(t.flows[0].entries) > 1
+	return t, Turn{Team: w.Team, Weight: max(1, w.Weight), Class: w.Class, Price: price(w.Cost), Owed: t.owed, More: waiting}
 }
 
 // headroom is the percentage of the upstream that the class must leave free,

@@ -82,16 +82,33 @@ func (r *Request) costAt(t *Target) Cost {
 // Waiters are woken by what they wait for: the end of a lease, the refill of a
 // bucket, the end of a pause. A Queue is safe for concurrent use.
 type Queue struct {
-	store Store
+	store  Store
+	remote bool // the store is asked without mu
 
 	mu    sync.Mutex
 	cfg   QueueConfig
 	pools map[string]*pool
+	// changes counts what may let somebody start, so that a refusal that is older
+	// than the last change is not relied on.
+	changes uint64
+	closed  bool
+	work    sync.WaitGroup // passes in the background
 }
 
-// NewQueue returns an empty queue over a store.
+// NewQueue returns an empty queue over a store. Over a Remote store it works in
+// the background, until Close.
 func NewQueue(store Store, cfg QueueConfig) *Queue {
-	return &Queue{store: store, cfg: cfg, pools: make(map[string]*pool)}
+	_, remote := store.(Remote)
+	return &Queue{store: store, remote: remote, cfg: cfg, pools: make(map[string]*pool)}
+}
+
+// Close ends the work in the background. Whoever still waits does so until its
+// time is up.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.work.Wait()
 }
 
 // Configure replaces the bounds. Those who wait already stay.
@@ -127,6 +144,8 @@ type waiter struct {
 	entries  []*entry // one for each upstream
 	joined   time.Time
 	deadline time.Time
+	asking   bool          // a store is being asked for it
+	missed   []*pool       // pools that passed it over meanwhile
 	ready    chan struct{} // closed when grant or err is set
 	grant    *Grant
 	err      error
@@ -172,10 +191,11 @@ func (q *Queue) Join(r Request) (*Ticket, error) {
 		wait = min(wait, r.MaxWait)
 	}
 	w.deadline = now.Add(wait)
-	if q.idle(w) && q.startAny(w) {
+	var asked refused
+	if q.idle(w) && q.startAny(w, &asked) {
 		return &Ticket{q, w}, nil
 	}
-	if err := q.enqueue(w, wait); err != nil {
+	if err := q.enqueue(w, wait, &asked); err != nil {
 		return nil, err
 	}
 	return &Ticket{q, w}, nil
@@ -207,20 +227,35 @@ func (q *Queue) prune(w *waiter) error {
 	return nil
 }
 
-// enqueue gives the request its places and a turn.
-func (q *Queue) enqueue(w *waiter, wait time.Duration) error {
+// refused is what is known of a request that was asked for and refused just now.
+type refused struct {
+	known   bool
+	changes uint64 // of the queue, before
+	wake    time.Duration
+}
+
+// enqueue gives the request its places and a turn, unless nothing has changed
+// since it was refused.
+func (q *Queue) enqueue(w *waiter, wait time.Duration, asked *refused) error {
 	if err := q.bounded(w); err != nil {
 		return err
 	}
 	q.insert(w)
-	q.dispatch()
+	if asked.known && asked.changes == q.changes {
+		for _, e := range w.entries {
+			e.pool.soon(q, asked.wake)
+		}
+	} else {
+		q.dispatch()
+	}
 	if w.settled() {
 		return nil
 	}
 	if predicted := q.predict(w); predicted > wait {
 		q.remove(w)
+		w.err = &Exceeded{Reason: ReasonPredicted, Upstream: w.Targets[0].Upstream, RetryAfter: predicted - wait, Held: w.held}
 		q.dispatch() // it may have closed a limit to others
-		return &Exceeded{Reason: ReasonPredicted, Upstream: w.Targets[0].Upstream, RetryAfter: predicted - wait, Held: w.held}
+		return w.err
 	}
 	return nil
 }

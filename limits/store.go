@@ -41,6 +41,26 @@ type Verdict struct {
 	// After is the time until the last of the refusing rates would admit, 0 when
 	// only slots are missing, whose return nobody can foresee.
 	After time.Duration
+	// Again is when to ask again at the latest, because another process may have
+	// given something back; 0 when there is no other.
+	Again time.Duration
+	// Turn is the team whose turn it is where By had room, but not for the one who
+	// asked.
+	Turn string
+	// Told reports that the store has taken the Turn of the asker into account.
+	Told bool
+}
+
+// A Turn says who asks, so that a shared store can keep the order of fair queueing
+// among the queues of several processes. A store of one process needs none: there
+// the queue alone decides who asks.
+type Turn struct {
+	Team   string
+	Weight int
+	Class  Class
+	Price  float64 // of the request in fair queueing
+	Owed   float64 // what earlier requests of the team used beyond their price, since it was last told
+	More   bool    // others of the team and class wait behind it
 }
 
 // A Level is where a limit stands.
@@ -52,11 +72,11 @@ type Level struct {
 // A Store keeps the level of every limit. It is safe for concurrent use, and
 // bounds its own time. Its conformance suite is in limits/limitstest.
 type Store interface {
-	// Take takes every charge or none, in one step. Charges stand from the
-	// narrowest limit to the widest. The id names the reservation: a store that
-	// may lose a reply makes a repeated Take or Give under the same id harmless,
-	// and keeps slots as leases under it.
-	Take(ctx context.Context, id uint64, charges []Charge) (Verdict, error)
+	// Take takes every charge or none. Charges stand from the narrowest limit to
+	// the widest. The id names the reservation: slots are kept under it, so that
+	// what is taken or given back twice under one id counts once. The turn is nil
+	// for limits that nobody waits for. An error means that nothing was taken.
+	Take(ctx context.Context, id uint64, turn *Turn, charges []Charge) (Verdict, error)
 	// Give returns N units of each charge, or the slot; a negative N charges
 	// more, into debt if need be. Charges marked Over are passed over.
 	Give(ctx context.Context, id uint64, charges []Charge) error
@@ -65,4 +85,11 @@ type Store interface {
 	// Lower brings the level of a rate down to at most units, because its
 	// provider says so.
 	Lower(ctx context.Context, l *Limit, units int64) error
+}
+
+// A Remote store answers Take only after a round trip, so a Queue asks it without
+// holding its lock. Its other methods do not wait.
+type Remote interface {
+	Store
+	Remote()
 }

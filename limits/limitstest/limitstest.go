@@ -54,7 +54,7 @@ func take(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict
 	ids.last++
 	id := ids.last
 	ids.Unlock()
-	v, err := s.Take(context.Background(), id, charges)
+	v, err := s.Take(context.Background(), id, nil, charges)
 	if err != nil {
 		t.Fatalf("Take: %v", err)
 	}
@@ -130,6 +130,7 @@ func allOrNothing(t *testing.T, s limits.Store, _ func(time.Duration)) {
 
 func narrowestRefuses(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	narrow, wide := Bucket("n", limits.Requests, 60, time.Minute, 1), Bucket("w", limits.Requests, 6, time.Minute, 1)
+	narrow.Group, wide.Group = "one", "one" // a store that asks one owner after the other stops at the first refusal
 	mustTake(t, s, limits.Charge{Limit: narrow, N: 1}, limits.Charge{Limit: wide, N: 1})
 	v := mustRefuse(t, s, limits.Charge{Limit: narrow, N: 1}, limits.Charge{Limit: wide, N: 1})
 	if v.By != narrow {
@@ -145,7 +146,7 @@ func slots(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	l := Slots("a", 2)
 	ctx := context.Background()
 	for id := range uint64(2) {
-		if v, err := s.Take(ctx, 1000+id, []limits.Charge{{Limit: l, N: 1}}); err != nil || !v.OK {
+		if v, err := s.Take(ctx, 1000+id, nil, []limits.Charge{{Limit: l, N: 1}}); err != nil || !v.OK {
 			t.Fatalf("slot %d: %v %v", id, v, err)
 		}
 	}
@@ -263,8 +264,8 @@ func concurrent(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	buckets, slots := 0, 0
 	for i := range 200 {
 		wg.Go(func() {
-			a, err1 := s.Take(context.Background(), uint64(5000+i), []limits.Charge{{Limit: l, N: 1}})
-			b, err2 := s.Take(context.Background(), uint64(6000+i), []limits.Charge{{Limit: c, N: 1}})
+			a, err1 := s.Take(context.Background(), uint64(5000+i), nil, []limits.Charge{{Limit: l, N: 1}})
+			b, err2 := s.Take(context.Background(), uint64(6000+i), nil, []limits.Charge{{Limit: c, N: 1}})
 			mu.Lock()
 			defer mu.Unlock()
 			if err1 != nil || err2 != nil {
