@@ -78,7 +78,12 @@ func (l *Lease) Settle(actual Cost) {
 	l.done, l.actual = true, actual
 	for i := range l.charges {
 		c := &l.charges[i]
-		c.N -= actual.of(c.Limit.Dimension)
+		d := c.Limit.Dimension
+		used := actual.of(d)
+		c.N -= used
+		// What was only predicted is counted now, as a provider counts output
+		// that has been produced.
+		c.Late = max(0, used-(l.reserved.of(d)-l.reserved.predicted(d)))
 	}
 	l.give(l.charges)
 	l.mu.Unlock()

@@ -16,12 +16,20 @@ type Memory struct {
 	start time.Time // levels are counted from here, on the monotonic clock
 	mu    sync.Mutex
 	state map[string]*state
-	limit int // number of levels at which idle ones are dropped
+	limit int   // number of levels at which idle ones are dropped
+	turn  int64 // of the last change to a rate
 }
 
 type state struct {
 	tat   micros // of a rate
+	lows  lows   // of a rate, what was left to pay
 	inUse int64  // of a concurrency limit
+}
+
+// changing notes what is left to pay of a rate, before it changes.
+func (m *Memory) changing(s *state, now micros) {
+	m.turn++
+	s.lows.note(m.turn, max(s.tat-now, 0))
 }
 
 // NewMemory returns an empty store: every bucket full, every slot free.
@@ -38,6 +46,7 @@ func (m *Memory) at(l *Limit, now micros) *state {
 			m.sweep(now)
 		}
 		s = &state{}
+		m.changing(s, now)
 		m.state[l.ID] = s
 	}
 	return s
@@ -117,7 +126,9 @@ func (m *Memory) apply(c *Charge, now micros) {
 	}
 	// The check has passed; charging by give takes all of N where a scaled
 	// burst is smaller.
+	m.changing(s, now)
 	s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, -c.N)
+	c.At = m.turn
 }
 
 // Give implements Store. It never fails.
@@ -135,7 +146,14 @@ func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
 			s.inUse = max(0, s.inUse-1)
 			continue
 		}
-		s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, c.N)
+		m.changing(s, now)
+		r := RateOf(c.Limit, c.Scale)
+		if back := c.N + c.Late; back > 0 {
+			s.tat -= s.lows.refund(c.At, -r.Worth(-back))
+			s.tat = r.Give(s.tat, now, -c.Late)
+			continue
+		}
+		s.tat = r.Give(s.tat, now, c.N)
 	}
 	return nil
 }
@@ -167,6 +185,7 @@ func (m *Memory) Lower(_ context.Context, l *Limit, units int64) error {
 	defer m.mu.Unlock()
 	now := m.now()
 	s := m.at(l, now)
+	m.changing(s, now)
 	s.tat = RateOf(l, 0).Lower(s.tat, now, units)
 	return nil
 }

@@ -18,10 +18,16 @@ type Charge struct {
 	// charged there.
 	Over bool
 	// Left is what remains of the limit after a Take, or what stood there when it
-	// refused, where Told says that the store knows. Both are set by Take, and serve
-	// explanations alone.
+	// refused, where Told says that the store knows. Both are set by Take.
 	Left int64
 	Told bool
+	// At tells the store, and nobody else, when Take charged.
+	At int64
+	// Late is the part of what was used that a provider counts only now, and not
+	// from At on. Give returns N+Late, but nothing of what the bucket, had it not
+	// been charged, would have lost at its brim since At; then it charges Late. A
+	// store that does not know of At returns N.
+	Late int64
 }
 
 // slots is how many slots a concurrency charge sees.
