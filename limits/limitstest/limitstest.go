@@ -38,6 +38,10 @@ func Run(t *testing.T, fresh func(t *testing.T) limits.Store, wait func(time.Dur
 		"lower only lowers":           lower,
 		"what is left, where told":    left,
 		"concurrent takes":            concurrent,
+		"a budget and its windows":    budgetWindows,
+		"a budget's refunds and debt": budgetDebt,
+		"a budget is restored":        budgetRestore,
+		"a budget under a crowd":      budgetCrowd,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t), wait) })
 	}
