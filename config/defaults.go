@@ -82,15 +82,19 @@ func (c *Config) resolve() {
 		c.Models[name] = r
 	}
 	for name, t := range c.Teams {
-		applyDefaults(reflect.ValueOf(&t).Elem())
-		t.Limits.resolve("refuse")
-		for i := range t.Keys {
-			t.Keys[i].Limits.resolve("refuse")
-		}
+		t.resolve()
 		c.Teams[name] = t
 	}
 	if c.DefaultUpstream == "" && len(c.Upstreams) > 0 {
 		c.DefaultUpstream = sortedKeys(c.Upstreams)[0]
+	}
+}
+
+func (t *Team) resolve() {
+	applyDefaults(reflect.ValueOf(t).Elem())
+	t.Limits.resolve("refuse")
+	for i := range t.Keys {
+		t.Keys[i].Limits.resolve("refuse")
 	}
 }
 

@@ -156,7 +156,7 @@ func TestUnusableFilesAreRefused(t *testing.T) {
 				data[i] = 0xa5
 			}
 			write(string(data))(t, path)
-		}, "is damaged"},
+		}, "restore a backup"},
 		"cut short": {func(t *testing.T, path string) {
 			whole(t, path)
 			info, err := os.Stat(path)

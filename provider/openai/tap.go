@@ -10,7 +10,19 @@ import (
 	"penstock/sse"
 )
 
-var doneData = []byte("[DONE]")
+// textKeys are the members of a delta that hold what the model wrote.
+var textKeys = [][]byte{[]byte(`"content":"`), []byte(`"arguments":"`), []byte(`"reasoning_content":"`), []byte(`"reasoning":"`), []byte(`"text":"`)}
+
+// deltaKey holds it in the events of the Responses API.
+var deltaKeys = [][]byte{[]byte(`"delta":"`)}
+
+var (
+	doneData     = []byte("[DONE]")
+	finishKey    = []byte(`"finish_reason"`)
+	errorKey     = []byte(`"error"`)
+	emptyChoices = []byte(`"choices":[]`)
+	sequenceKey  = []byte(`"sequence_number":`)
+)
 
 // family is how a stream of an operation ends.
 type family int
@@ -70,18 +82,20 @@ func (t *tap) see(e *sse.Event) (usageChunk bool) {
 		t.done, t.started = true, true
 		return false
 	}
-	m := t.members(e)
-	if m.failed {
+	if bytes.Contains(e.Data, errorKey) && t.seeError(e) {
 		t.started = true
 		return false
 	}
-	t.count(m.text)
+	if u, ok := usageObject(e.Data); ok {
+		if use, ok := readUsage(u); ok {
+			t.usage = use
+		}
+		usageChunk = t.family == familyChat && isEmptyChoices(e.Data)
+	}
 	switch t.family {
 	case familyChat:
-		t.started = t.started || !m.noChoice
-		return m.usage && m.noChoice
+		t.seeChat(e.Data)
 	case familyResponses:
-		t.started = true
 		t.seeResponses(e)
 	case familyMedia:
 		t.started = true
@@ -89,86 +103,7 @@ func (t *tap) see(e *sse.Event) (usageChunk bool) {
 	case familyOther:
 		t.started = true
 	}
-	return false
-}
-
-// found is what the members of one event tell.
-type found struct {
-	failed   bool  // it is an error
-	usage    bool  // it holds a usage object
-	noChoice bool  // its choices are empty: usage, and Azure's filter results
-	text     int64 // bytes that the model wrote
-}
-
-// members goes through the members of an event, once and without decoding them.
-func (t *tap) members(e *sse.Event) (f found) {
-	b := e.Data
-	for name, i := nextMember(b, 0); name != nil; name, i = nextMember(b, i) {
-		switch string(name) {
-		case "content", "arguments", "reasoning_content", "reasoning", "text":
-			if t.family == familyChat && b[i] == '"' {
-				f.text += int64(stringLen(b[i+1:]))
-			}
-		case "delta": // a string in the events of the Responses API
-			if t.family == familyResponses && b[i] == '"' {
-				f.text += int64(stringLen(b[i+1:]))
-			}
-		case "finish_reason":
-			if b[i] == '"' {
-				t.finished++
-			}
-		case "choices":
-			f.noChoice = b[i] == '[' && bytes.HasPrefix(bytes.TrimLeft(b[i+1:], " "), []byte("]"))
-		case "sequence_number":
-			t.sequence = number(b[i:], t.sequence)
-		case "usage":
-			if b[i] == '{' && !f.usage {
-				f.usage = true
-				if use, ok := readUsage(gjson.ParseBytes(b[i:])); ok {
-					t.usage = use
-				}
-			}
-		case "error":
-			if t.seeError(e) {
-				f.failed = true
-				return f
-			}
-		}
-	}
-	return f
-}
-
-// nextMember finds the next member of an object, at any depth, in JSON from offset
-// i on. It returns its name, escapes as they are, and the offset of its value,
-// which is within b; the name is nil when there is none.
-func nextMember(b []byte, i int) (name []byte, value int) {
-	for ; i < len(b); i++ {
-		if b[i] != '"' {
-			continue
-		}
-		start := i + 1
-		i = start + stringLen(b[start:])
-		value = skipSpace(b, min(i+1, len(b)))
-		if value >= len(b) || b[value] != ':' {
-			continue
-		}
-		if value = skipSpace(b, value+1); value < len(b) {
-			return b[start:i], value
-		}
-	}
-	return nil, len(b)
-}
-
-// number is the natural number at the beginning of b, or otherwise.
-func number(b []byte, otherwise int64) int64 {
-	n := 0
-	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
-		n++
-	}
-	if v, err := strconv.ParseInt(string(b[:n]), 10, 64); err == nil {
-		return v
-	}
-	return otherwise
+	return usageChunk
 }
 
 var mediaEnds = map[string]bool{
@@ -184,36 +119,77 @@ func eventType(e *sse.Event) string {
 	return gjson.GetBytes(e.Data, "type").String()
 }
 
+// isEmptyChoices tells chunks without a choice: usage, and Azure's filter results.
+func isEmptyChoices(data []byte) bool {
+	if bytes.Contains(data, emptyChoices) {
+		return true
+	}
+	c := gjson.GetBytes(data, "choices")
+	return c.IsArray() && len(c.Array()) == 0
+}
+
+func (t *tap) seeChat(data []byte) {
+	if !t.started && !isEmptyChoices(data) {
+		t.started = true
+	}
+	t.countText(data, textKeys)
+	for rest := data; ; {
+		at := bytes.Index(rest, finishKey)
+		if at < 0 {
+			return
+		}
+		rest = bytes.TrimLeft(rest[at+len(finishKey):], " :")
+		if len(rest) > 0 && rest[0] == '"' {
+			t.finished++
+		}
+	}
+}
+
 func (t *tap) seeResponses(e *sse.Event) {
+	t.started = true
+	t.countText(e.Data, deltaKeys)
+	if at := bytes.LastIndex(e.Data, sequenceKey); at >= 0 {
+		digits := e.Data[at+len(sequenceKey):]
+		n := 0
+		for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+			n++
+		}
+		if v, err := strconv.ParseInt(string(digits[:n]), 10, 64); err == nil {
+			t.sequence = v
+		}
+	}
 	switch eventType(e) {
 	case "response.created":
 		t.response = gjson.GetBytes(e.Data, "response.id").String()
 	case "response.completed", "response.incomplete", "response.failed":
 		t.done = true
-	case "error": // its members stand at the top level
-		t.fail(e)
 	}
 }
 
-// seeError notes an error event by its top-level "error": an object, or a text as
-// some servers send it.
+// seeError notes an error event: a top-level "error" object, or the flat form of
+// the Responses API.
 func (t *tap) seeError(e *sse.Event) bool {
 	top := gjson.GetBytes(e.Data, "error")
-	if !top.IsObject() && !(top.Type == gjson.String && t.family == familyChat) {
+	flat := t.family == familyResponses && eventType(e) == "error"
+	if !top.IsObject() && !flat && !(top.Type == gjson.String && t.family == familyChat) {
 		return false
 	}
-	t.fail(e)
+	t.failure, t.done = bytes.Clone(e.Data), true
 	return true
 }
 
-func (t *tap) fail(e *sse.Event) { t.failure, t.done = bytes.Clone(e.Data), true }
-
-// count adds what the model wrote in an event to the count that stands in for
+// countText adds what the model wrote in an event to the count that stands in for
 // usage until, or unless, it is reported.
-func (t *tap) count(text int64) {
-	if text > 0 {
+func (t *tap) countText(data []byte, keys [][]byte) {
+	n := int64(0)
+	for _, key := range keys {
+		if at := bytes.Index(data, key); at >= 0 {
+			n += int64(stringLen(data[at+len(key):]))
+		}
+	}
+	if n > 0 {
 		t.events++
-		t.text += text
+		t.text += n
 	}
 }
 
