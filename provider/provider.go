@@ -35,6 +35,10 @@ type Operation struct {
 	// answer are read for them. Others are admitted by requests and concurrency.
 	Metered bool
 	Stream  bool // can answer with server-sent events on "stream": true
+	// Unchecked says that it may set a model to work that is named where it is not
+	// looked for, such as in the lines of a batch. Whoever may use certain models
+	// only may not use it.
+	Unchecked bool
 }
 
 // ModelRule says whether a request of an operation names its model.
@@ -54,6 +58,9 @@ type Call struct {
 	Path   string      // path under the API root, escaped, without a /v1 prefix: "/chat/completions"
 	Query  string      // raw query without credentials
 	Header http.Header // the client's header; read only
+	// Credential is the key that the client came with. It never goes anywhere, in
+	// whatever header or parameter it stands, unless the target forwards it.
+	Credential string
 
 	Body   []byte    // whole body, or its beginning when Rest is set
 	Rest   io.Reader // what follows Body in an upload too large to hold; such a call is tried once
@@ -72,6 +79,10 @@ type Call struct {
 	InputParts int64 // tokens of typed parts (images, audio, files), by their own rule
 	MaxOutput  int64 // largest output limit that the client set, 0 when none
 	Choices    int64 // n or best_of, whichever is larger; at least 1
+
+	// Reserve counts n more bytes of the answer as held memory, or reports that
+	// there is no room for them; nil allows all. Same goroutine as the call.
+	Reserve func(n int64) bool
 }
 
 // A Span is a half-open range of bytes. The zero Span is absent.

@@ -55,6 +55,14 @@ var (
 		Message: "compressed request bodies are not accepted; send the body without Content-Encoding"}
 	errBodyTimeout = &apiError{Status: http.StatusRequestTimeout, Code: "request_timeout", Type: typeInvalid, Outcome: "client_error", Close: true,
 		Message: "the request body did not arrive in time; send it again"}
+	errFraming = &apiError{Status: http.StatusBadRequest, Code: "malformed_body", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "the request body breaks the rules of HTTP's chunked encoding; send it with a Content-Length"}
+	errMethod = &apiError{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "TRACE and CONNECT are not served; the API uses GET, POST and DELETE"}
+	errCrossOrigin = &apiError{Status: http.StatusForbidden, Code: "cross_origin_refused", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "requests from web pages of another origin need a client key; have the gateway's operator configure teams with keys"}
+	errUncheckedModel = &apiError{Status: http.StatusForbidden, Code: "model_not_allowed", Type: typeInvalid, Param: "model", Outcome: "client_error",
+		Message: "this key may use certain models only, so it has to name one of them in a request where the gateway can see it; GET /v1/models lists them"}
 	errUpgrade = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
 		Message: "WebSocket and other upgrades are not supported; use HTTP requests"}
 	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",

@@ -68,6 +68,7 @@ func (x *exchange) respondError(e *apiError) {
 			h[name] = values
 		}
 		body = e.upstream.Body
+		waitAsStated(h, e.upstream.RetryAfter)
 		if !openai.IsErrorBody(body) && e.upstream.Status >= 500 {
 			body = nil // HTML of a load balancer, or a shape that SDKs cannot read
 		}
@@ -89,6 +90,16 @@ func (x *exchange) respondError(e *apiError) {
 	}
 }
 
+// waitAsStated replaces an upstream's Retry-After by what was understood of it,
+// which is bounded.
+func waitAsStated(h http.Header, after time.Duration) {
+	h.Del("Retry-After")
+	h.Del("Retry-After-Ms")
+	if after > 0 {
+		h.Set("Retry-After", itoa(int64((after+time.Second-1)/time.Second)))
+	}
+}
+
 // hints tell SDKs when to come again, and whether to. Every 429 and 503 says when.
 func hints(h http.Header, e *apiError) {
 	waitHelps := e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
@@ -97,7 +108,7 @@ func hints(h http.Header, e *apiError) {
 	} else if waitHelps {
 		h.Set("X-Should-Retry", "true")
 	}
-	if !waitHelps || e.NoRetry && e.RetryAfter == 0 {
+	if !waitHelps || e.NoRetry && e.RetryAfter == 0 && e.Status != http.StatusServiceUnavailable {
 		return
 	}
 	// Whole seconds, rounded up; the jitter lies within the rounding, so that it

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"penstock/auth"
 	"penstock/limits"
 	"penstock/provider"
 	"penstock/provider/openai"
@@ -23,11 +24,17 @@ const streamUploadsFrom = 1 << 20
 // receive reads the request into a Call: what it asks for, and its body once.
 func (x *exchange) receive() error {
 	r := x.r
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+		return errMethod
+	}
 	op, path, model, ok := openai.Lookup(r.Method, r.URL.EscapedPath())
 	if !ok {
 		return errPath
 	}
-	x.call = &provider.Call{Op: op, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header, Model: model, Length: -1, Choices: 1}
+	x.call = &provider.Call{
+		Op: op, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header, Credential: auth.Credential(r.Header),
+		Model: model, Length: -1, Choices: 1, Reserve: x.answerRoom,
+	}
 	x.rec.Operation, x.rec.Method = op.Name, r.Method
 	x.patience()
 	if op.Name == "admin_api" && !x.s.Routes.Default.Forward {
@@ -37,8 +44,10 @@ func (x *exchange) receive() error {
 		return errUpgrade
 	}
 	if op.Model != provider.ModelNone {
-		if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-			return errEncoding
+		for _, enc := range r.Header["Content-Encoding"] {
+			if enc != "" && !strings.EqualFold(enc, "identity") {
+				return errEncoding
+			}
 		}
 	}
 	if err := x.readBody(); err != nil {
@@ -85,10 +94,10 @@ func (x *exchange) readBody() error {
 		hold = most
 	}
 	control := http.NewResponseController(x.out.w)
-	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: control, pause: set.ReadTimeout}
+	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: control, pause: set.ReadTimeout, end: x.end()}
 	body, whole, err := x.hold(src, r.ContentLength, hold)
 	if err != nil {
-		return bodyError(err)
+		return x.bodyError(err)
 	}
 	x.call.Body = body
 	if !whole {
@@ -98,15 +107,19 @@ func (x *exchange) readBody() error {
 	return src.finish()
 }
 
+// firstHold is how much room a body gets before anything of it has arrived, in
+// bytes, whatever length it declares.
+const firstHold = 64 << 10
+
 // hold reads up to limit bytes, all of them counted as memory before they are
-// held.
+// held, and not before they are likely to come.
 func (x *exchange) hold(src io.Reader, length, limit int64) (body []byte, whole bool, err error) {
 	if limit == 0 {
 		return nil, false, nil
 	}
-	size := int64(8 << 10)
+	size, most := int64(8<<10), limit
 	if length >= 0 {
-		size = min(length, limit)
+		size, most = min(length, limit, firstHold), min(length, limit)
 	}
 	if err := x.reserve(size + 1); err != nil {
 		return nil, false, err
@@ -114,7 +127,7 @@ func (x *exchange) hold(src io.Reader, length, limit int64) (body []byte, whole 
 	buf := make([]byte, 0, size+1)
 	for {
 		if len(buf) == cap(buf) {
-			grown := min(int64(2*cap(buf)), limit+1)
+			grown := min(int64(2*cap(buf)), most+1)
 			if err := x.reserve(grown - int64(cap(buf))); err != nil {
 				return nil, false, err
 			}
@@ -134,6 +147,15 @@ func (x *exchange) hold(src io.Reader, length, limit int64) (body []byte, whole 
 	}
 }
 
+// answerRoom counts bytes of an answer as held memory.
+func (x *exchange) answerRoom(n int64) bool {
+	if !x.p.memory.take(n, x.s.Settings.MaxMemory) {
+		return false
+	}
+	x.held += n
+	return true
+}
+
 func (x *exchange) reserve(n int64) error {
 	if !x.p.memory.take(n, x.s.Settings.MaxMemory) {
 		e := unavailable("memory_full", "the gateway holds as many request bodies as it may; try again", time.Second)
@@ -149,12 +171,17 @@ type clientBody struct {
 	r       io.Reader
 	control *http.ResponseController
 	pause   time.Duration
+	end     time.Time // when all of it must have come
 	armed   time.Time
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	if now := time.Now(); now.Sub(b.armed) > b.pause/8 {
-		if err := b.control.SetReadDeadline(now.Add(b.pause)); err == nil {
+		at := now.Add(b.pause)
+		if at.After(b.end) {
+			at = b.end
+		}
+		if err := b.control.SetReadDeadline(at); err == nil {
 			b.armed = now
 		}
 	}
@@ -176,19 +203,22 @@ func (b *clientBody) finish() error {
 	return nil
 }
 
-func bodyError(err error) error {
+// bodyError says why a body could not be read.
+func (x *exchange) bodyError(err error) error {
 	var large *http.MaxBytesError
 	var own *apiError
-	var timeout net.Error
+	var network net.Error
 	switch {
 	case errors.As(err, &large):
 		return errTooLarge
 	case errors.As(err, &own):
 		return own
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &network) && network.Timeout():
 		return errBodyTimeout
+	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe), x.r.Context().Err() != nil:
+		return errGone
 	}
-	return errGone
+	return errFraming
 }
 
 // scan finds in the body what decides.

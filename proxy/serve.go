@@ -53,6 +53,9 @@ func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
+// end is when the request is over, whatever happens.
+func (x *exchange) end() time.Time { return x.begin.Add(or(x.s.Settings.Timeouts.Total, 24*time.Hour)) }
+
 // or is the first of the durations that is not 0.
 func or(ds ...time.Duration) time.Duration {
 	for _, d := range ds {
@@ -137,11 +140,18 @@ func (x *exchange) handle() error {
 	return err
 }
 
+// crossOrigin tells requests that a web page of somebody else makes through a
+// browser. Where no key is asked for, such a page could spend the gateway's.
+var crossOrigin = http.NewCrossOriginProtection()
+
 // identify tells who asks, before anything of the body is read.
 func (x *exchange) identify() error {
 	caller, err := x.s.Keys.Identify(x.r.Header)
 	if err != nil {
 		return err
+	}
+	if x.s.Keys.Open() && crossOrigin.Check(x.r) != nil {
+		return errCrossOrigin
 	}
 	team := x.s.Teams[caller.Team]
 	if team == nil {
@@ -159,6 +169,9 @@ func (x *exchange) identify() error {
 // route finds the targets that may serve the call.
 func (x *exchange) route() ([]*provider.Target, error) {
 	c := x.call
+	if x.team.Models != nil && (c.Op.Unchecked || c.Model == "" && c.Op.Model != provider.ModelNone) {
+		return nil, errUncheckedModel
+	}
 	if c.Model == "" {
 		return x.s.Routes.PlanDefault(), nil
 	}

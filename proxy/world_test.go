@@ -76,6 +76,7 @@ type world struct {
 	store    *limits.Memory
 	registry *prometheus.Registry
 	client   *http.Client
+	front    *pipeListener // where the gateway listens
 	logs     *bytes.Buffer
 	stops    []func()
 }
@@ -116,6 +117,7 @@ func newWorld(t *testing.T, a, b http.HandlerFunc, change ...func(*Snapshot)) *w
 	}, w.s)
 	w.registry.MustRegister(w.p.Gauges("test"))
 	front := newPipeListener()
+	w.front = front
 	w.serve(front, w.p.ServeHTTP)
 	edge := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return front.dial(ctx) }}
 	w.stops = append(w.stops, edge.CloseIdleConnections)

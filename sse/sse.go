@@ -16,10 +16,18 @@ type Event struct {
 	Truncated bool   // Data is only the beginning
 }
 
+// freeEvent is how much of an event is kept without asking for room, in bytes.
+const freeEvent = 64 << 10
+
 // A Splitter finds events in a stream that arrives in pieces. The zero Splitter is
 // ready to use. Lines end in \n or \r\n; a bare \r, which no provider sends, does
 // not end one.
 type Splitter struct {
+	// Room, if not nil, is asked for memory to keep more than 64 KiB of an event.
+	// Where it refuses, the event is reported with Truncated set.
+	Room func(n int64) bool
+
+	room  int    // how much may be kept, once it is more than freeEvent
 	line  []byte // beginning of a line whose end has not arrived
 	long  bool   // line was cut at MaxEvent
 	event Event
@@ -61,10 +69,23 @@ func (s *Splitter) Feed(piece []byte, found func(e *Event, end int)) {
 
 // keep appends to the unfinished line, up to MaxEvent.
 func (s *Splitter) keep(b []byte) {
-	if room := MaxEvent - len(s.line); len(b) > room {
+	if room := s.allowed(len(s.line)+len(b)) - len(s.line); len(b) > room {
 		b, s.long = b[:max(room, 0)], true
 	}
 	s.line = append(s.line, b...)
+}
+
+// allowed returns how much of n bytes may be kept.
+func (s *Splitter) allowed(n int) int {
+	s.room = max(s.room, freeEvent)
+	for n > s.room && s.room < MaxEvent {
+		// A line and the data of an event may both be kept.
+		if s.Room != nil && !s.Room(2*int64(s.room)) {
+			break
+		}
+		s.room *= 2
+	}
+	return min(n, s.room)
 }
 
 // take reads one line of an event. last says that the event ends right behind it
@@ -93,7 +114,7 @@ func (s *Splitter) append(value []byte) {
 		}
 		s.multi = append(s.multi, '\n')
 	}
-	if room := MaxEvent - len(s.multi); len(value) > room {
+	if room := s.allowed(len(s.multi)+len(value)) - len(s.multi); len(value) > room {
 		value, s.event.Truncated = value[:max(room, 0)], true
 	}
 	s.multi = append(s.multi, value...)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -237,9 +238,10 @@ func buildTimeouts(t config.Timeouts) proxy.Timeouts {
 }
 
 func buildSettings(c *config.Config) proxy.Settings {
+	memory := maxMemory(c)
 	s := proxy.Settings{
-		MaxBody: int64(c.Gateway.MaxBody), MaxUpload: int64(c.Gateway.MaxUpload), MaxReplay: int64(c.Gateway.MaxReplayBytes),
-		MaxMemory: int64(c.Gateway.MaxMemory), ReadTimeout: time.Duration(c.Gateway.ReadTimeout), WriteTimeout: time.Duration(c.Relay.WriteTimeout),
+		MaxBody: min(int64(c.Gateway.MaxBody), memory), MaxUpload: int64(c.Gateway.MaxUpload), MaxReplay: min(int64(c.Gateway.MaxReplayBytes), memory),
+		MaxMemory: memory, ReadTimeout: time.Duration(c.Gateway.ReadTimeout), WriteTimeout: time.Duration(c.Relay.WriteTimeout),
 		Bounds: openai.Bounds{
 			MaxOutput: int64(c.Gateway.MaxOutput), MaxChoices: c.Gateway.MaxChoices,
 			Image: c.Tokens.Image, Audio: c.Tokens.Audio, File: c.Tokens.File,
@@ -253,6 +255,12 @@ func buildSettings(c *config.Config) proxy.Settings {
 		s.Drain = time.Duration(c.Relay.DrainFor)
 	}
 	return s
+}
+
+// maxMemory is what bodies may hold: as configured, and at most half of what the
+// process may use.
+func maxMemory(c *config.Config) int64 {
+	return min(int64(c.Gateway.MaxMemory), debug.SetMemoryLimit(-1)/2)
 }
 
 func queueConfig(c *config.Config) limits.QueueConfig {

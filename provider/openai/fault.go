@@ -15,8 +15,9 @@ import (
 	"penstock/provider"
 )
 
-// maxErrorBody bounds what is read of an upstream's error.
-const maxErrorBody = 1 << 20
+// maxErrorBody bounds what is read of an upstream's error. A longer one is not
+// passed on.
+const maxErrorBody = 256 << 10
 
 // billing are the codes and types of answers that only money helps against.
 var billing = map[string]bool{
@@ -35,10 +36,11 @@ var overload = map[string]bool{
 // failed classifies an answer with an error status. It closes the body.
 func failed(t *provider.Target, resp *http.Response) *provider.Error {
 	defer resp.Body.Close()
-	body, _, err := wholeBody(resp.Body, maxErrorBody)
-	if len(t.Credential) >= minSecret {
-		mask(body, []byte(t.Credential))
+	body, whole, err := wholeBody(resp.Body, maxErrorBody)
+	if !whole {
+		body = nil
 	}
+	mask(body, secretsOf(t))
 	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err, Forwarded: t.Forward}
 	e.RetryAfter = RetryAfter(resp.Header, time.Now())
 	detail := gjson.GetBytes(body, "error")
@@ -58,13 +60,25 @@ func classify(status int, code, kind string, retryAfter bool) (provider.Kind, st
 		return provider.KindBilling, "billing"
 	case status == http.StatusTooManyRequests || status == 529 || status == 498,
 		status == http.StatusServiceUnavailable && (retryAfter || overload[code] || overload[kind]):
-		return provider.KindCapacity, "status_" + strconv.Itoa(status)
+		return provider.KindCapacity, statusCode(status)
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return provider.KindCredential, "status_" + strconv.Itoa(status)
+		return provider.KindCredential, statusCode(status)
 	case status == http.StatusRequestTimeout || status >= 500:
-		return provider.KindHealth, "status_" + strconv.Itoa(status)
+		return provider.KindHealth, statusCode(status)
 	}
-	return provider.KindClient, "status_" + strconv.Itoa(status)
+	return provider.KindClient, statusCode(status)
+}
+
+// statusCode names a status in metrics. An upstream may invent statuses; the names
+// are a bounded set.
+func statusCode(status int) string {
+	if http.StatusText(status) != "" || status == 498 || status >= 520 && status <= 530 {
+		return "status_" + strconv.Itoa(status)
+	}
+	if status >= 500 {
+		return "status_5xx"
+	}
+	return "status_4xx"
 }
 
 // errorEvent classifies an error that arrived behind a 200, before anything else.
@@ -166,13 +180,16 @@ func RateLimits(h http.Header) (requests, tokens Stated, ok bool) {
 	return requests, tokens, okR || okT
 }
 
+// maxStated bounds the limits that are believed; what is larger limits nothing.
+const maxStated = 1_000_000_000_000
+
 func stated(h http.Header, what string) (Stated, bool) {
 	s := Stated{Remaining: -1}
-	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Limit-"+what), 10, 64); err == nil && n > 0 {
+	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Limit-"+what), 10, 64); err == nil && n > 0 && n <= maxStated {
 		s.Limit = n
 	}
 	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Remaining-"+what), 10, 64); err == nil && n >= 0 {
-		s.Remaining = n
+		s.Remaining = min(n, maxStated)
 	}
 	reset := h.Get("X-Ratelimit-Reset-" + what)
 	if d, err := time.ParseDuration(reset); err == nil && d > 0 {

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"mime"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -18,9 +19,17 @@ var hopByHop = map[string]bool{
 }
 
 // credentials are what identifies a client, or its account, to its provider.
+// Browsers send keys in Sec-WebSocket-Protocol.
 var credentials = map[string]bool{
 	"Authorization": true, "X-Api-Key": true, "Api-Key": true, "X-Goog-Api-Key": true, "Cookie": true,
-	"Openai-Organization": true, "Openai-Project": true,
+	"Openai-Organization": true, "Openai-Project": true, "Sec-Websocket-Protocol": true,
+}
+
+// overrides are headers by which some servers take a request for another one than
+// its first line says, and so for another one than was admitted.
+var overrides = map[string]bool{
+	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true,
+	"X-Original-Url": true, "X-Rewrite-Url": true,
 }
 
 // accounts are answer headers that name our account at the provider.
@@ -55,9 +64,11 @@ func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	out := make(http.Header, len(c.Header)+2)
 	for name, values := range c.Header {
 		switch {
-		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix):
-		case !t.Forward && credentials[name]:
-		case name == "Accept-Encoding" && c.Op.Metered: // its answer has to be read
+		case hopByHop[name], options[name], overrides[name], strings.HasPrefix(name, ownPrefix):
+		case !t.Forward && (credentials[name] || leaks(values, c.Credential)):
+		case name == "Accept-Encoding" && (c.Op.Metered || t.Credential != ""): // its answer has to be read
+		case name == "Content-Type":
+			out[name] = contentType(c, values)
 		case name == "Idempotency-Key", name == "X-Idempotency-Key":
 			// Under its canonical name it makes net/http replay requests by
 			// itself; header names are case-insensitive for everybody else.
@@ -69,6 +80,9 @@ func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	for name, values := range t.Headers {
 		out[name] = values
 	}
+	if c.ObjectEnd > 0 && out["Content-Type"] == nil {
+		out["Content-Type"] = []string{"application/json"}
+	}
 	if t.Credential != "" {
 		out["Authorization"] = []string{"Bearer " + t.Credential}
 	}
@@ -78,17 +92,32 @@ func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	return out
 }
 
+// contentType is the type of what is sent. A body that was read as JSON says so:
+// there are servers that read it as a form, or in another character set, and find
+// another model in it.
+func contentType(c *provider.Call, values []string) []string {
+	if c.ObjectEnd == 0 || values[0] == "application/json" {
+		return values[:1]
+	}
+	kind, params, err := mime.ParseMediaType(values[0])
+	charset := strings.ToLower(params["charset"])
+	if err == nil && strings.HasSuffix(kind, "json") && (charset == "" || charset == "utf-8" || charset == "us-ascii") {
+		return values[:1]
+	}
+	return []string{"application/json"}
+}
+
 // replyHeader is what a client gets of an upstream's header. The upstream's rate
 // limits are renamed, because they are not the caller's, except where the caller's
 // own credential was used.
 func replyHeader(t *provider.Target, h http.Header) http.Header {
-	options := connectionOptions(h)
+	options, secrets := connectionOptions(h), secretsOf(t)
 	out := make(http.Header, len(h)+8)
 	for name, values := range h {
 		switch {
 		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
 		case !t.Forward && accounts[name]:
-		case leaks(values, t.Credential):
+		case leaksAny(values, secrets):
 		case isRateLimit(name):
 			out[upstreamPrefix+strings.TrimPrefix(name, "X-")] = values
 			if t.Forward {
@@ -117,25 +146,50 @@ func leaks(values []string, secret string) bool {
 	return false
 }
 
+func leaksAny(values []string, secrets [][]byte) bool {
+	for _, s := range secrets {
+		if leaks(values, string(s)) {
+			return true
+		}
+	}
+	return false
+}
+
 // secretParams are query parameters that carry a credential.
 var secretParams = []string{"key", "api_key", "api-key", "access_token"}
 
 // cleanQuery drops credentials from a raw query and leaves the rest as it is.
-func cleanQuery(raw string) string {
+func cleanQuery(raw, credential string) string {
 	if raw == "" {
 		return ""
 	}
 	kept := make([]string, 0, 4)
 	for part := range strings.SplitSeq(raw, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if plain, err := url.QueryUnescape(name); err != nil || !isSecretParam(plain) {
+		secret := false
+		for sub := range strings.SplitSeq(part, ";") { // a separator too, for some servers
+			secret = secret || isSecretParam(sub, credential)
+		}
+		if !secret {
 			kept = append(kept, part)
 		}
 	}
 	return strings.Join(kept, "&")
 }
 
-func isSecretParam(name string) bool {
+// isSecretParam reports whether name=value is a credential, or cannot be told from
+// one because its escapes are broken.
+func isSecretParam(param, credential string) bool {
+	name, value, _ := strings.Cut(param, "=")
+	name, err := url.QueryUnescape(name)
+	if err != nil {
+		return true
+	}
+	if plain, err := url.QueryUnescape(value); err == nil {
+		value = plain
+	}
+	if leaks([]string{name, value}, credential) {
+		return true
+	}
 	for _, p := range secretParams {
 		if strings.EqualFold(name, p) {
 			return true

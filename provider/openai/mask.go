@@ -3,54 +3,124 @@ package openai
 import (
 	"bytes"
 	"io"
+	"strings"
+
+	"penstock/provider"
 )
 
 // minSecret is the length from which a credential is looked for in answers.
 // Shorter ones would match by chance, and protect nothing.
 const minSecret = 8
 
-// mask overwrites a secret in b with asterisks, so that lengths stay true.
-func mask(b []byte, secret []byte) {
-	for {
-		at := bytes.Index(b, secret)
-		if at < 0 {
-			return
+// secretsOf are the upstream's credentials, which no client may see: its key, and
+// what the configuration adds in headers that carry keys.
+func secretsOf(t *provider.Target) [][]byte {
+	var out [][]byte
+	if len(t.Credential) >= minSecret {
+		out = append(out, []byte(t.Credential))
+	}
+	for name, values := range t.Headers {
+		if !namesSecret(name) {
+			continue
 		}
-		for i := range secret {
-			b[at+i] = '*'
+		for _, v := range values {
+			if _, rest, ok := strings.Cut(v, " "); ok { // Bearer, Basic
+				v = rest
+			}
+			if len(v) >= minSecret {
+				out = append(out, []byte(v))
+			}
 		}
-		b = b[at+len(secret):]
+	}
+	return out
+}
+
+// namesSecret reports whether a header by its name carries a credential.
+func namesSecret(header string) bool {
+	lower := strings.ToLower(header)
+	for _, word := range [...]string{"auth", "key", "token", "secret", "cookie", "password"} {
+		if strings.Contains(lower, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// mask overwrites secrets in b with asterisks, so that lengths stay true.
+func mask(b []byte, secrets [][]byte) {
+	for _, secret := range secrets {
+		for rest := b; ; {
+			at := bytes.Index(rest, secret)
+			if at < 0 {
+				break
+			}
+			cover(rest[at : at+len(secret)])
+			rest = rest[at+len(secret):]
+		}
 	}
 }
 
-// A masker is a body in which the upstream's key, should the upstream echo it, is
-// overwritten. It holds back only bytes that may be the beginning of the key.
+func cover(b []byte) {
+	for i := range b {
+		b[i] = '*'
+	}
+}
+
+// A masker is a body in which the upstream's keys, should the upstream echo them,
+// are overwritten. It holds back only bytes that may be the beginning of a key.
 type masker struct {
 	io.ReadCloser
-	secret []byte
-	held   []byte // end of the last read that the key may begin with
-	err    error  // of the source, to be reported once held is out
+	secrets [][]byte
+	longest int    // of the secrets
+	held    []byte // end of the last read that a key may begin with
+	ready   []byte // masked, where the reader's buffer was too short to look in
+	err     error  // of the source, to be reported once held is out
 }
 
-func newMasker(body io.ReadCloser, secret string) io.ReadCloser {
-	if len(secret) < minSecret {
+func newMasker(body io.ReadCloser, secrets [][]byte) io.ReadCloser {
+	if len(secrets) == 0 {
 		return body
 	}
-	return &masker{ReadCloser: body, secret: []byte(secret)}
+	m := &masker{ReadCloser: body, secrets: secrets}
+	for _, s := range secrets {
+		m.longest = max(m.longest, len(s))
+	}
+	return m
 }
 
-// Read implements io.Reader. p must be longer than the secret.
+// Read implements io.Reader.
 func (m *masker) Read(p []byte) (int, error) {
+	if len(m.ready) == 0 && len(p) > m.longest {
+		return m.fill(p)
+	}
+	if len(m.ready) == 0 && len(p) > 0 {
+		buf := make([]byte, max(512, 2*m.longest))
+		n, err := m.fill(buf)
+		if err != nil {
+			return 0, err
+		}
+		m.ready = buf[:n]
+	}
+	n := copy(p, m.ready)
+	m.ready = m.ready[n:]
+	return n, nil
+}
+
+// fill reads into p, which is longer than every secret.
+func (m *masker) fill(p []byte) (int, error) {
 	for m.err == nil {
 		n := copy(p, m.held)
 		r, err := m.ReadCloser.Read(p[n:])
 		n += r
 		m.held, m.err = m.held[:0], err
-		mask(p[:n], m.secret)
-		if err == nil {
-			keep := overlap(p[:n], m.secret)
+		mask(p[:n], m.secrets)
+		keep := overlap(p[:n], m.secrets)
+		switch {
+		case err == nil:
 			m.held = append(m.held, p[n-keep:n]...)
 			n -= keep
+		case keep >= minSecret: // cut within a key: what has come of it is not shown either
+			cover(p[n-keep : n])
 		}
 		if n > 0 {
 			return n, nil
@@ -59,13 +129,16 @@ func (m *masker) Read(p []byte) (int, error) {
 	return 0, m.err
 }
 
-// overlap is the length of the longest end of b that is a proper beginning of
+// overlap is the length of the longest end of b that is a proper beginning of a
 // secret.
-func overlap(b, secret []byte) int {
-	for n := min(len(b), len(secret)-1); n > 0; n-- {
-		if b[len(b)-1] == secret[n-1] && bytes.HasPrefix(secret, b[len(b)-n:]) {
-			return n
+func overlap(b []byte, secrets [][]byte) int {
+	longest := 0
+	for _, secret := range secrets {
+		for n := min(len(b), len(secret)-1); n > longest; n-- {
+			if b[len(b)-1] == secret[n-1] && bytes.HasPrefix(secret, b[len(b)-n:]) {
+				longest = n
+			}
 		}
 	}
-	return 0
+	return longest
 }

@@ -4,6 +4,7 @@ package openai
 import (
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"penstock/provider"
 )
@@ -47,12 +48,29 @@ var operations = map[string]provider.Operation{
 
 // families are first path segments under which every request has one name.
 var families = map[string]string{
-	"models":       "models",
-	"files":        "files",
-	"uploads":      "uploads",
-	"batches":      "batches",
-	"organization": opAdmin,
-	"projects":     opAdmin,
+	"models":        "models",
+	"files":         "files",
+	"uploads":       "uploads",
+	"batches":       "batches",
+	"organization":  opAdmin,
+	"organizations": opAdmin, // Anthropic
+	"projects":      opAdmin,
+	"keys":          opAdmin, // OpenRouter
+}
+
+// stores are first path segments under which objects are only kept.
+var stores = map[string]bool{
+	"models": true, "files": true, "uploads": true, "conversations": true, "vector_stores": true, "containers": true,
+}
+
+// unchecked reports whether a request that is not in operations may set a model to
+// work.
+func unchecked(method, first, path string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "DELETE":
+		return false
+	}
+	return !stores[first] && !strings.HasSuffix(path, "/cancel")
 }
 
 // formOperations take multipart forms.
@@ -79,7 +97,7 @@ var formOperations = map[string]bool{
 //
 // A path is not ok when an upstream could read it as another one: with "." or
 // ".." segments, control characters, backslashes, path parameters, or bytes
-// escaped twice, in any encoding.
+// escaped twice, in any encoding, or in no valid UTF-8.
 func Lookup(method, path string) (op provider.Operation, clean, model string, ok bool) {
 	decoded, ok := decodePath(path)
 	if !ok {
@@ -107,14 +125,16 @@ func Lookup(method, path string) (op provider.Operation, clean, model string, ok
 // so that none of them goes unmetered; canonical is then how it is sent.
 func match(method, path string) (op provider.Operation, canonical string) {
 	key := strings.TrimSuffix(strings.ToLower(path), "/")
-	if op, ok := operations[method+" "+key]; ok {
+	op, ok := operations[method+" "+key]
+	if ok {
 		return op, key
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(key, "/"), "/")
-	if name, ok := families[first]; ok {
-		return provider.Operation{Name: name}, ""
+	op = provider.Operation{Name: opPassthrough, Unchecked: unchecked(method, first, key)}
+	if name, ok := families[strings.Trim(first, ". ")]; ok {
+		op.Name = name
 	}
-	return provider.Operation{Name: opPassthrough}, ""
+	return op, ""
 }
 
 // decodePath unescapes a path and reports whether every server reads it alike.
@@ -129,18 +149,25 @@ func decodePath(path string) (string, bool) {
 	if again, err := url.PathUnescape(decoded); err == nil && again != decoded {
 		return "", false
 	}
+	if !utf8.ValidString(decoded) { // such as the over-long forms of a dot
+		return "", false
+	}
 	for i := range len(decoded) {
 		if decoded[i] < ' ' || decoded[i] == 0x7f {
 			return "", false
 		}
 	}
 	for segment := range strings.SplitSeq(decoded, "/") {
-		if segment == "." || segment == ".." {
+		switch dots.Replace(segment) {
+		case ".", "..":
 			return "", false
 		}
 	}
 	return decoded, true
 }
+
+// dots are characters that Unicode's compatibility forms make dots of.
+var dots = strings.NewReplacer("\uff0e", ".", "\u2024", ".", "\u2025", "..", "\ufe52", ".")
 
 // unescape unescapes a part of a path that decodePath has accepted.
 func unescape(path string) string {

@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -14,14 +15,18 @@ import (
 )
 
 // maxPeek bounds what is held of a stream while its first event is awaited.
-const maxPeek = 256 << 10
+const maxPeek = 64 << 10
 
 // Reply implements provider.Adapter.
 func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) (*provider.Reply, error) {
 	if resp.StatusCode >= 400 {
 		return nil, failed(t, resp)
 	}
-	resp.Body = newMasker(resp.Body, t.Credential)
+	if resp.StatusCode < 200 { // 101 too: nobody asked for an upgrade
+		resp.Body.Close()
+		return nil, &provider.Error{Kind: provider.KindHealth, Code: "protocol", Err: fmt.Errorf("unexpected status %d", resp.StatusCode)}
+	}
+	resp.Body = newMasker(resp.Body, secretsOf(t))
 	r := &provider.Reply{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Length: resp.ContentLength}
 	var err error
 	switch kind := mediaType(resp.Header); {
@@ -70,7 +75,7 @@ func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *ht
 		largeJSON(r, nil, resp)
 		return nil
 	}
-	body, whole, err := holdBody(resp, t.MaxAnswer)
+	body, whole, err := holdBody(resp, t.MaxAnswer, c.Reserve)
 	if err != nil {
 		return readError(err)
 	}
@@ -89,16 +94,34 @@ func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *ht
 	return nil
 }
 
-// holdBody reads up to limit bytes of an answer. What it has read is returned with
-// whole false when there is more.
-func holdBody(resp *http.Response, limit int) (body []byte, whole bool, err error) {
-	size := int64(min(limit, 8<<10))
-	if resp.ContentLength >= 0 {
-		size = resp.ContentLength
+// firstHold is how much room an answer gets before anything of it has arrived, in
+// bytes, whatever length it declares.
+const firstHold = 8 << 10
+
+// holdBody reads up to limit bytes of an answer, as far as reserve has room for
+// them. What it has read is returned with whole false when there is more.
+func holdBody(resp *http.Response, limit int, reserve func(int64) bool) (body []byte, whole bool, err error) {
+	most := int64(limit) + 1
+	if n := resp.ContentLength; n >= 0 {
+		most = min(most, n+1)
 	}
-	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
-	_, err = b.ReadFrom(io.LimitReader(resp.Body, int64(limit)+1))
-	return b.Bytes(), b.Len() <= limit, err
+	for {
+		if len(body) == cap(body) {
+			room := min(max(firstHold, 2*int64(cap(body))), most)
+			if int64(len(body)) == most || reserve != nil && !reserve(room-int64(cap(body))) {
+				return body, false, nil
+			}
+			body = append(make([]byte, 0, room), body...)
+		}
+		n, err := resp.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if errors.Is(err, io.EOF) {
+			return body, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
 }
 
 // held is an answer that is in memory.
@@ -133,7 +156,7 @@ const tailSize = 8 << 10
 // largeJSON passes an answer on as it comes, and looks for usage at its beginning
 // and its end.
 func largeJSON(r *provider.Reply, begin []byte, resp *http.Response) {
-	b := &tail{ReadCloser: resp.Body, begin: begin, head: begin}
+	b := &tail{ReadCloser: resp.Body, begin: begin, head: bytes.Clone(begin[:min(len(begin), tailSize)])}
 	r.Body = b
 	r.Usage = func() provider.Usage {
 		if use, ok := usageIn(b.last); ok {
@@ -156,6 +179,9 @@ func (t *tail) Read(p []byte) (int, error) {
 	if len(t.begin) > 0 {
 		n := copy(p, t.begin)
 		t.begin = t.begin[n:]
+		if len(t.begin) == 0 {
+			t.begin = nil
+		}
 		t.keep(p[:n])
 		return n, nil
 	}

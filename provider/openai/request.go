@@ -65,7 +65,7 @@ func targetURL(t *provider.Target, c *provider.Call) (*url.URL, error) {
 	}
 	u.RawQuery = c.Query
 	if !t.Forward {
-		u.RawQuery = cleanQuery(c.Query)
+		u.RawQuery = cleanQuery(c.Query, c.Credential)
 	}
 	return &u, nil
 }

@@ -27,6 +27,7 @@ type stream struct {
 // held until then.
 func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *http.Response) error {
 	s := &stream{src: resp.Body, tap: newTap(c), strip: injectsUsage(t, c)}
+	s.split.Room = c.Reserve
 	buf := make([]byte, 4<<10)
 	for !s.tap.started && s.err == nil && len(s.ready) < maxPeek {
 		s.fill(buf)

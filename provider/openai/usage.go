@@ -47,15 +47,27 @@ func readUsage(u gjson.Result) (provider.Usage, bool) {
 		return provider.Usage{}, false
 	}
 	use := provider.Usage{
-		Input:      max(0, input.Int()),
-		Output:     max(0, output.Int()),
-		Cached:     max(0, details.Get("cached_tokens").Int(), u.Get("prompt_cache_hit_tokens").Int()),
-		CacheWrite: max(0, details.Get("cache_write_tokens").Int()),
-		Reasoning:  max(0, outDetails.Get("reasoning_tokens").Int()),
+		Input:      tokens(input),
+		Output:     tokens(output),
+		Cached:     max(tokens(details.Get("cached_tokens")), tokens(u.Get("prompt_cache_hit_tokens"))),
+		CacheWrite: tokens(details.Get("cache_write_tokens")),
+		Reasoning:  tokens(outDetails.Get("reasoning_tokens")),
 		Reported:   true,
 	}
 	if !input.Exists() && !output.Exists() {
-		use.Input = max(0, total.Int())
+		use.Input = tokens(total)
 	}
 	return use, true
+}
+
+// maxUsage bounds what is believed of one answer, so that one broken report cannot
+// put a team into debt for ever.
+const maxUsage = 100_000_000
+
+// tokens reads a number of tokens.
+func tokens(r gjson.Result) int64 {
+	if r.Num >= maxUsage { // also what no int64 holds
+		return maxUsage
+	}
+	return min(max(0, r.Int()), maxUsage)
 }
