@@ -48,10 +48,16 @@ func (b *bench) run(ctx context.Context, only string) error {
 			return err
 		}
 	}
+	begin := time.Now()
 	for round := range b.plan.rounds {
+		began := time.Now()
 		fmt.Fprintf(b.progress, "round %d of %d\n", round+1, b.plan.rounds)
 		if err := b.round(ctx, only); err != nil {
 			return err
+		}
+		if left := b.plan.limit - time.Since(begin); time.Since(began) > left && round+1 < b.plan.rounds {
+			fmt.Fprintf(b.progress, "another round would not fit in %s\n", b.plan.limit)
+			break
 		}
 	}
 	return nil

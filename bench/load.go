@@ -23,6 +23,7 @@ const exchangeTime = 15 * time.Second
 // A conn is one keep-alive connection that sends the same request again and
 // again. It is plain TCP, so that the generator takes little of the machine.
 type conn struct {
+	addr    string
 	c       net.Conn
 	r       *bufio.Reader
 	request []byte
@@ -30,12 +31,22 @@ type conn struct {
 }
 
 func dial(ctx context.Context, addr string, request []byte) (*conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+	c := &conn{addr: addr, request: request, scratch: make([]byte, 32<<10)}
+	return c, c.dial(ctx)
+}
+
+// dial connects, again after an exchange has broken.
+func (c *conn) dial(ctx context.Context) error {
+	if c.c != nil {
+		_ = c.c.Close()
 	}
-	return &conn{c: c, r: bufio.NewReaderSize(c, 8<<10), request: request, scratch: make([]byte, 32<<10)}, nil
+	var d net.Dialer
+	var err error
+	if c.c, err = d.DialContext(ctx, "tcp", c.addr); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	c.r = bufio.NewReaderSize(c.c, 8<<10)
+	return nil
 }
 
 // send sends the request and reads the head of the answer.
@@ -101,6 +112,15 @@ func (c *conn) burst() error {
 	return nil
 }
 
+// first opens a stream and reads its first chunk.
+func (c *conn) first() error {
+	resp, err := c.send()
+	if err == nil {
+		_, err = resp.Body.Read(c.scratch)
+	}
+	return err
+}
+
 var createdKey = []byte(`"created":`)
 
 // delays reads a stream of timed chunks until ctx ends or the stream breaks, and
@@ -149,6 +169,29 @@ func request(addr, kind string, size int) []byte {
 // A fleet is a number of connections that all do the same.
 type fleet []*conn
 
+// A tally is what a fleet has done.
+type tally struct {
+	n      int // exchanges that were whole
+	broken int // exchanges that were not
+	last   error
+	took   time.Duration
+}
+
+// broke notes an exchange that was not whole, and connects again. httputil's
+// reverse proxy breaks some (golang/go#40747), which is a result and not a failure
+// of the benchmark.
+func (t *tally) broke(ctx context.Context, c *conn, err error) error {
+	t.broken++
+	t.last = err
+	if t.broken > maxBroken {
+		return fmt.Errorf("%d exchanges broke, the last by: %w", t.broken, err)
+	}
+	return c.dial(ctx)
+}
+
+// maxBroken is how many exchanges of one connection may break.
+const maxBroken = 20
+
 func connect(ctx context.Context, addr, kind string, n, size int) (fleet, error) {
 	f := make(fleet, 0, n)
 	for range n {
@@ -168,67 +211,76 @@ func (f fleet) close() {
 	}
 }
 
-// repeat lets every connection make exchanges for a while. It returns how many
-// were made in all, and how long that took.
-func (f fleet) repeat(ctx context.Context, d time.Duration, exchange func(*conn) error) (n int, took time.Duration, err error) {
-	var wg sync.WaitGroup
-	counts, errs := make([]int, len(f)), make([]error, len(f))
+// repeat lets every connection make exchanges for a while.
+func (f fleet) repeat(ctx context.Context, d time.Duration, exchange func(*conn) error) (tally, error) {
 	begin := time.Now()
-	for i, c := range f {
-		wg.Go(func() {
-			for errs[i] == nil && time.Since(begin) < d && ctx.Err() == nil {
-				if errs[i] = exchange(c); errs[i] == nil {
-					counts[i]++
+	all, err := f.each(func(c *conn, t *tally) error {
+		for time.Since(begin) < d && ctx.Err() == nil {
+			if err := exchange(c); err != nil {
+				if err = t.broke(ctx, c, err); err != nil {
+					return err
 				}
+				continue
 			}
-		})
+			t.n++
+		}
+		return ctx.Err()
+	})
+	all.took = time.Since(begin)
+	return all, err
+}
+
+// each runs a function for every connection at the same time, and adds up what
+// they have done.
+func (f fleet) each(run func(*conn, *tally) error) (all tally, err error) {
+	var wg sync.WaitGroup
+	tallies, errs := make([]tally, len(f)), make([]error, len(f))
+	for i, c := range f {
+		wg.Go(func() { errs[i] = run(c, &tallies[i]) })
 	}
 	wg.Wait()
-	took = time.Since(begin)
-	for _, c := range counts {
-		n += c
+	for i, t := range tallies {
+		all.n += t.n
+		all.broken += t.broken
+		if err == nil {
+			err = errs[i]
+		}
 	}
-	return n, took, errors.Join(firstOf(errs), ctx.Err())
+	return all, err
 }
 
 // atRate starts perSecond exchanges a second for a while, each on a connection
-// that is free, and returns how long each took.
-func (f fleet) atRate(ctx context.Context, d time.Duration, perSecond int, exchange func(*conn) error) ([]time.Duration, error) {
+// that is free, and returns how long each took from the time at which it was due.
+func (f fleet) atRate(ctx context.Context, d time.Duration, perSecond int, exchange func(*conn) error) ([]time.Duration, tally, error) {
 	total := int(d.Seconds() * float64(perSecond))
-	starts := make(chan struct{}, total) // never blocks
-	times, errs := make([][]time.Duration, len(f)), make([]error, len(f))
-	var wg sync.WaitGroup
-	for i, c := range f {
-		wg.Go(func() {
-			for range starts {
-				begin := time.Now()
-				if errs[i] = exchange(c); errs[i] != nil {
-					return
-				}
-				times[i] = append(times[i], time.Since(begin))
-			}
-		})
-	}
-	every := time.NewTicker(time.Second / time.Duration(perSecond))
-	for n := 0; n < total && ctx.Err() == nil; n++ {
-		<-every.C
-		starts <- struct{}{}
-	}
-	every.Stop()
-	close(starts)
-	wg.Wait()
-	var all []time.Duration
-	for _, t := range times {
-		all = append(all, t...)
-	}
-	return all, errors.Join(firstOf(errs), ctx.Err())
-}
-
-func firstOf(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
+	starts := make(chan time.Time, total) // never blocks
+	var clock sync.WaitGroup
+	defer clock.Wait()
+	clock.Go(func() {
+		defer close(starts)
+		every := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer every.Stop()
+		for n := 0; n < total && ctx.Err() == nil; n++ {
+			<-every.C
+			starts <- time.Now()
 		}
-	}
-	return nil
+	})
+	var mu sync.Mutex
+	times := make([]time.Duration, 0, total)
+	all, err := f.each(func(c *conn, t *tally) error {
+		for due := range starts {
+			if err := exchange(c); err != nil {
+				if err = t.broke(ctx, c, err); err != nil {
+					return err
+				}
+				continue
+			}
+			took := time.Since(due)
+			mu.Lock()
+			times = append(times, took)
+			mu.Unlock()
+		}
+		return ctx.Err()
+	})
+	return times, all, err
 }

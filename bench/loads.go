@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 // A plan says how long and how much.
 type plan struct {
+	limit   time.Duration // of the whole run; a round that would not fit is left out
 	rounds  int
 	slice   time.Duration // one measurement under closed load
 	window  time.Duration // of paced streams
@@ -30,11 +32,11 @@ type plan struct {
 
 var (
 	full = plan{
-		rounds: 4, slice: 1500 * time.Millisecond, window: 2 * time.Second, warm: 200 * time.Millisecond, rated: 2500 * time.Millisecond,
+		limit: 280 * time.Second, rounds: 4, slice: 1500 * time.Millisecond, window: 2 * time.Second, warm: 200 * time.Millisecond, rated: 2500 * time.Millisecond,
 		workers: 16, bursts: 8, streams: 500, waiting: 1000, idle: 2000, rate: 500,
 	}
 	short = plan{
-		rounds: 2, slice: 500 * time.Millisecond, window: 700 * time.Millisecond, warm: 100 * time.Millisecond, rated: 700 * time.Millisecond,
+		limit: 55 * time.Second, rounds: 2, slice: 500 * time.Millisecond, window: 700 * time.Millisecond, warm: 100 * time.Millisecond, rated: 700 * time.Millisecond,
 		workers: 16, bursts: 8, streams: 500, waiting: 1000, idle: 2000, rate: 500,
 	}
 )
@@ -72,22 +74,26 @@ func loadNames() []string {
 	return names
 }
 
-// closed runs exchanges back to back, after a short warm-up, and returns their
-// number, how long they took, and the CPU time that the target used.
-func (m *measurement) closed(ctx context.Context, f fleet, exchange func(*conn) error) (n int, took, cpu time.Duration, err error) {
-	if _, _, err := f.repeat(ctx, m.warm, exchange); err != nil {
-		return 0, 0, 0, err
+// closed runs exchanges back to back, after a short warm-up, and returns what was
+// done, and the CPU time that the target used.
+func (m *measurement) closed(ctx context.Context, f fleet, exchange func(*conn) error) (t tally, cpu time.Duration, err error) {
+	if t, err = f.repeat(ctx, m.warm, exchange); err != nil {
+		return t, 0, err
 	}
+	m.broken(t)
 	before, err := m.target.cpu()
 	if err != nil {
-		return 0, 0, 0, err
+		return t, 0, err
 	}
-	n, took, err = f.repeat(ctx, m.slice, exchange)
-	if err != nil {
-		return 0, 0, 0, err
+	if t, err = f.repeat(ctx, m.slice, exchange); err != nil {
+		return t, 0, err
 	}
 	after, err := m.target.cpu()
-	return n, took, after - before, err
+	m.broken(t)
+	if t.n == 0 && err == nil {
+		err = fmt.Errorf("no exchange was made within %s", m.slice)
+	}
+	return t, after - before, err
 }
 
 // answers measures CPU per request with bodies of a size.
@@ -97,11 +103,11 @@ func (m *measurement) answers(ctx context.Context, figure string, size int) erro
 		return err
 	}
 	defer f.close()
-	n, _, cpu, err := m.closed(ctx, f, (*conn).answer)
+	t, cpu, err := m.closed(ctx, f, (*conn).answer)
 	if err != nil {
 		return err
 	}
-	m.add(figure, m.system, float64(cpu.Microseconds())/float64(n))
+	m.add(figure, m.system, float64(cpu.Microseconds())/float64(t.n))
 	return nil
 }
 
@@ -112,11 +118,11 @@ func (m *measurement) burst(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	n, _, cpu, err := m.closed(ctx, f, (*conn).burst)
+	t, cpu, err := m.closed(ctx, f, (*conn).burst)
 	if err != nil {
 		return err
 	}
-	m.add("burst", m.system, float64(cpu.Nanoseconds())/1e3/float64(n*burstChunks))
+	m.add("burst", m.system, float64(cpu.Nanoseconds())/1e3/float64(t.n*burstChunks))
 	return nil
 }
 
@@ -127,7 +133,7 @@ func (m *measurement) paced(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	delays, cpu, err := f.watchStreams(ctx, m.target, m.warm+500*time.Millisecond, m.window)
+	delays, cpu, err := m.watchStreams(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -140,34 +146,51 @@ func (m *measurement) paced(ctx context.Context) error {
 	return m.released(ctx, f)
 }
 
-// watchStreams reads all streams until the window after the warm-up has passed,
-// and returns the delays of the chunks within it, and the CPU time used.
-func (f fleet) watchStreams(ctx context.Context, target *process, warm, window time.Duration) (delays []time.Duration, cpu time.Duration, err error) {
+// settle is how long many streams get to be open before they are measured.
+const settle = 500 * time.Millisecond
+
+// watchStreams reads all streams until the window has passed, and returns the
+// delays of the chunks within it, and the CPU time that the target used.
+func (m *measurement) watchStreams(ctx context.Context, f fleet) (delays []time.Duration, cpu time.Duration, err error) {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	var wg sync.WaitGroup
-	seen, errs := make([][]time.Duration, len(f)), make([]error, len(f))
-	begin := time.Now()
-	from, to := begin.Add(warm), begin.Add(warm+window)
-	for i, c := range f {
-		wg.Go(func() {
-			errs[i] = c.delays(reading, func(d time.Duration) {
+	from := time.Now().Add(m.warm + settle)
+	to := from.Add(m.window)
+	var measured error
+	var clock sync.WaitGroup
+	clock.Go(func() {
+		defer stop()
+		pause(ctx, time.Until(from))
+		before, err1 := m.target.cpu()
+		pause(ctx, time.Until(to))
+		after, err2 := m.target.cpu()
+		cpu, measured = after-before, errors.Join(err1, err2)
+	})
+	var mu sync.Mutex
+	t, err := f.each(func(c *conn, t *tally) error {
+		for reading.Err() == nil {
+			var own []time.Duration
+			broke := c.delays(reading, func(d time.Duration) {
 				if now := time.Now(); now.After(from) && now.Before(to) {
-					seen[i] = append(seen[i], d)
+					own = append(own, d)
 				}
 			})
-		})
-	}
-	pause(ctx, time.Until(from))
-	before, err1 := target.cpu()
-	pause(ctx, time.Until(to))
-	after, err2 := target.cpu()
+			mu.Lock()
+			delays = append(delays, own...)
+			mu.Unlock()
+			if broke == nil {
+				break
+			}
+			if err := t.broke(ctx, c, broke); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
 	stop()
-	wg.Wait()
-	for _, s := range seen {
-		delays = append(delays, s...)
-	}
-	return delays, after - before, firstOf(append(errs, err1, err2, ctx.Err()))
+	clock.Wait()
+	m.broken(t)
+	return delays, cpu, errors.Join(err, measured)
 }
 
 // rated measures the time of an exchange at a fixed rate.
@@ -177,13 +200,14 @@ func (m *measurement) rated(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	if _, _, err := f.repeat(ctx, m.warm, (*conn).answer); err != nil {
+	if _, err := f.repeat(ctx, m.warm, (*conn).answer); err != nil {
 		return err
 	}
-	times, err := f.atRate(ctx, m.plan.rated, m.rate, (*conn).answer)
+	times, t, err := f.atRate(ctx, m.plan.rated, m.rate, (*conn).answer)
 	if err != nil {
 		return err
 	}
+	m.broken(t)
 	m.add("p50", m.system, quantile(times, 0.50))
 	m.add("p99", m.system, quantile(times, 0.99))
 	return nil
@@ -196,16 +220,16 @@ func (m *measurement) inFlight(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	n, took, _, err := m.closed(ctx, f, (*conn).answer)
+	t, _, err := m.closed(ctx, f, (*conn).answer)
 	if err != nil {
 		return err
 	}
-	m.add("waiting", m.system, float64(n)/took.Seconds())
+	m.add("waiting", m.system, float64(t.n)/t.took.Seconds())
 	return nil
 }
 
 // idling measures memory: of a process that has just started, and of each stream
-// that is open and silent.
+// that is open and silent, its connections included.
 func (m *measurement) idling(ctx context.Context) error {
 	start, err := m.target.rss()
 	if err != nil {
@@ -217,26 +241,29 @@ func (m *measurement) idling(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	before, err := m.target.rss()
-	if err != nil {
-		return err
-	}
+	var t tally
 	for _, c := range f {
-		resp, err := c.send()
-		if err != nil {
-			return err
-		}
-		if _, err := resp.Body.Read(c.scratch); err != nil {
-			return err
+		for {
+			err := c.first()
+			if err == nil {
+				break
+			}
+			if err = t.broke(ctx, c, err); err != nil {
+				return err
+			}
 		}
 	}
+	m.broken(t)
 	after, err := m.target.rss()
 	if err != nil {
 		return err
 	}
-	m.add("idle", m.system, float64(after-before)/1024/float64(len(f)))
+	m.add("idle", m.system, float64(after-start)/1024/float64(len(f)))
 	return m.released(ctx, f)
 }
+
+// broken adds what was not whole to the count of the round.
+func (m *measurement) broken(t tally) { m.count("broken", m.system, t.broken) }
 
 // released hangs up on all streams and waits until the upstream has lost them all.
 func (m *measurement) released(ctx context.Context, f fleet) error {

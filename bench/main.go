@@ -16,9 +16,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -87,10 +89,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.profile != "" {
 		return writeProfile(ctx, dir, o.binary, o.profile, o.only, p)
 	}
-	b := &bench{dir: dir, plan: p, systems: systems(o.binary, o.old), results: newResults(), progress: stderr}
+	b := &bench{dir: dir, plan: p, systems: systems(o.binary, o.old, findNginx(ctx, stderr)), results: newResults(), progress: stderr}
 	if err := b.run(ctx, o.only); err != nil {
 		return err
 	}
+	fmt.Fprintf(stdout, "%s, %d CPUs, %s, %s/%s\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	b.results.table(stdout, o.old != "")
 	return b.results.failure()
 }

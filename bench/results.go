@@ -23,6 +23,14 @@ func (r *results) add(figure, system string, v float64) {
 	r.values[figure][system] = append(r.values[figure][system], v)
 }
 
+// count adds to a figure that is one number over all rounds.
+func (r *results) count(figure, system string, n int) {
+	if len(r.values[figure][system]) == 0 {
+		r.add(figure, system, 0)
+	}
+	r.values[figure][system][0] += float64(n)
+}
+
 // A figure is a row of the table.
 type figure struct {
 	title, unit string
@@ -34,9 +42,10 @@ type figure struct {
 }
 
 // A goal is a bound of the ratio to the base, of the value, or of the difference
-// to the base. At most one is set.
+// to the base, or that there be none. At most one is set.
 type goal struct {
 	ratio, least, value, more float64
+	none                      bool
 }
 
 var figures = []figure{
@@ -53,6 +62,7 @@ var figures = []figure{
 	{title: "memory per idle stream", unit: "KiB", name: "idle", goal: goal{value: 60}},
 	{title: "memory after the start", unit: "MiB", name: "start", goal: goal{value: 30}},
 	{title: "500 clients hang up: all released upstream after", unit: "ms", name: "release", goal: goal{value: 100}},
+	{title: "answers and streams broken, in the whole run", unit: "", name: "broken", goal: goal{none: true}},
 }
 
 // table writes the figures as a Markdown table: medians, and the range over the
@@ -158,6 +168,8 @@ func spread(v []float64) string {
 // number has about three digits.
 func number(v float64) string {
 	switch {
+	case v == 0:
+		return "0"
 	case v >= 100 || v <= -100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10 || v <= -10:
@@ -177,6 +189,8 @@ func (g goal) String() string {
 		return fmt.Sprintf("≤ %g", g.value)
 	case g.more > 0:
 		return fmt.Sprintf("≤ reverse proxy + %g", g.more)
+	case g.none:
+		return "0"
 	}
 	return ""
 }
@@ -186,6 +200,8 @@ func (g goal) reached(own, base []float64) string {
 	ratio := ratios(own, base)
 	var ok bool
 	switch {
+	case g.none:
+		ok = median(own) == 0
 	case g.value > 0:
 		ok = median(own) <= g.value
 	case len(base) == 0 || g == goal{}:

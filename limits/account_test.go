@@ -43,7 +43,7 @@ func TestEntriesTellWhatWasTakenAndUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease.Extend(50)
+	lease.Extend(Cost{Output: 50})
 	check := func(settled int64) {
 		t.Helper()
 		got := lease.Entries(nil)

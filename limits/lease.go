@@ -46,25 +46,27 @@ func (l *Lease) ShadowRefusals() []*Limit {
 	return over
 }
 
-// Extend reserves more output tokens than was predicted, into debt if need be.
-func (l *Lease) Extend(output int64) {
+// Extend reserves more tokens and money than was predicted, into debt if need be.
+func (l *Lease) Extend(more Cost) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.done || output <= 0 {
+	if l.done {
 		return
 	}
-	var more []Charge
+	var charges []Charge
 	for i := range l.charges {
 		c := &l.charges[i]
-		if c.Limit.Dimension == Tokens || c.Limit.Dimension == OutputTokens {
-			c.N += output
-			m := *c
-			m.N = -output
-			more = append(more, m)
+		n := more.of(c.Limit.Dimension)
+		if n <= 0 || c.Limit.Dimension == Requests {
+			continue
 		}
+		c.N += n
+		m := *c
+		m.N = -n
+		charges = append(charges, m)
 	}
-	l.reserved.Output += output
-	l.give(more)
+	l.reserved = l.reserved.plus(Cost{Input: more.Input, Output: more.Output, MicroUSD: more.MicroUSD})
+	l.give(charges)
 }
 
 // Settle ends the lease, replacing what was reserved by what was used. Slots come
@@ -78,7 +80,12 @@ func (l *Lease) Settle(actual Cost) {
 	l.done, l.actual = true, actual
 	for i := range l.charges {
 		c := &l.charges[i]
-		c.N -= actual.of(c.Limit.Dimension)
+		d := c.Limit.Dimension
+		used := actual.of(d)
+		c.N -= used
+		// What was only predicted is counted now, as a provider counts output
+		// that has been produced.
+		c.Late = max(0, used-(l.reserved.of(d)-l.reserved.predicted(d)))
 	}
 	l.give(l.charges)
 	l.mu.Unlock()

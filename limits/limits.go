@@ -31,9 +31,10 @@ const (
 	InputTokens
 	OutputTokens
 	Concurrency // slots in flight
+	Spend       // a budget: money in millionths of a US dollar, in fixed windows
 )
 
-var dimensionNames = [...]string{"requests", "tokens", "input_tokens", "output_tokens", "concurrency"}
+var dimensionNames = [...]string{"requests", "tokens", "input_tokens", "output_tokens", "concurrency", "budget"}
 
 // String returns the dimension's name in the configuration and in metrics.
 func (d Dimension) String() string { return dimensionNames[d] }
@@ -64,6 +65,9 @@ type Cost struct {
 	// prediction alone makes a request larger than a bucket can hold, the whole
 	// bucket is reserved instead of refusing it.
 	Predicted int64
+
+	MicroUSD          int64 // money, in millionths of a US dollar
+	PredictedMicroUSD int64 // the part of MicroUSD that is only a prediction
 }
 
 // Tokens is the sum of input and output.
@@ -80,24 +84,37 @@ func (c Cost) of(d Dimension) int64 {
 		return c.Input
 	case OutputTokens:
 		return c.Output
+	case Spend:
+		return c.MicroUSD
 	}
 	return 0
 }
 
 // predicted is the part of the charge that is only predicted.
 func (c Cost) predicted(d Dimension) int64 {
-	if d == Tokens || d == OutputTokens {
+	switch d {
+	case Tokens, OutputTokens:
 		return c.Predicted
+	case Spend:
+		return c.PredictedMicroUSD
 	}
 	return 0
 }
 
 func (c Cost) plus(o Cost) Cost {
-	return Cost{c.Requests + o.Requests, c.Input + o.Input, c.Output + o.Output, c.Predicted + o.Predicted}
+	return Cost{
+		c.Requests + o.Requests, c.Input + o.Input, c.Output + o.Output, c.Predicted + o.Predicted,
+		c.MicroUSD + o.MicroUSD, c.PredictedMicroUSD + o.PredictedMicroUSD,
+	}
 }
 
+func (c Cost) minus(o Cost) Cost {
+	return c.plus(Cost{-o.Requests, -o.Input, -o.Output, -o.Predicted, -o.MicroUSD, -o.PredictedMicroUSD})
+}
+
+// scaled is what the queue needs of a part of the cost; budgets never wait.
 func (c Cost) scaled(f float64) Cost {
-	return Cost{int64(float64(c.Requests) * f), int64(float64(c.Input) * f), int64(float64(c.Output) * f), 0}
+	return Cost{Requests: int64(float64(c.Requests) * f), Input: int64(float64(c.Input) * f), Output: int64(float64(c.Output) * f)}
 }
 
 // A Limit is one rule: so much of a dimension, for a scope, per window. It is
@@ -109,8 +126,9 @@ type Limit struct {
 	Owner     string // name within the scope, for messages
 	Dimension Dimension
 	Amount    int64         // units per Window, or slots; at least 1
-	Window    time.Duration // 0 for Concurrency
-	Burst     int64         // most units at once; at least 1
+	Window    time.Duration // 0 for Concurrency; whole days for Spend
+	Monthly   bool          // the windows of a budget are calendar months; Window is 0
+	Burst     int64         // most units at once; at least 1; Amount for Spend
 	Wait      bool          // wait in the queue instead of refusing
 	Shadow    bool          // count what would be refused, and let it pass
 	// Group names the limits that a shared store charges in one step, such as
@@ -148,6 +166,9 @@ func ParseOnLoss(name string) (OnLoss, bool) {
 func (l *Limit) String() string {
 	if l.Dimension == Concurrency {
 		return fmt.Sprintf("%s %s: concurrency %d", l.Scope, l.Owner, l.Amount)
+	}
+	if l.Dimension == Spend {
+		return fmt.Sprintf("%s %s: budget of %s per %s", l.Scope, l.Owner, USD(l.Amount), l.period())
 	}
 	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.Window)
 }

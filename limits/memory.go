@@ -16,12 +16,21 @@ type Memory struct {
 	start time.Time // levels are counted from here, on the monotonic clock
 	mu    sync.Mutex
 	state map[string]*state
-	limit int // number of levels at which idle ones are dropped
+	limit int   // number of levels at which idle ones are dropped
+	turn  int64 // of the last change to a rate
 }
 
 type state struct {
 	tat   micros // of a rate
+	lows  lows   // of a rate, what was left to pay
 	inUse int64  // of a concurrency limit
+	purse Purse  // of a budget
+}
+
+// changing notes what is left to pay of a rate, before it changes.
+func (m *Memory) changing(s *state, now micros) {
+	m.turn++
+	s.lows.note(m.turn, max(s.tat-now, 0))
 }
 
 // NewMemory returns an empty store: every bucket full, every slot free.
@@ -31,6 +40,9 @@ func NewMemory() *Memory {
 
 func (m *Memory) now() micros { return time.Since(m.start).Microseconds() }
 
+// wall is the time by the calendar, which budgets go by.
+func wall() micros { return time.Now().UnixMicro() }
+
 func (m *Memory) at(l *Limit, now micros) *state {
 	s := m.state[l.ID]
 	if s == nil {
@@ -38,6 +50,7 @@ func (m *Memory) at(l *Limit, now micros) *state {
 			m.sweep(now)
 		}
 		s = &state{}
+		m.changing(s, now)
 		m.state[l.ID] = s
 	}
 	return s
@@ -47,7 +60,7 @@ func (m *Memory) at(l *Limit, now micros) *state {
 // them do, so that its cost stays spread out.
 func (m *Memory) sweep(now micros) {
 	for id, s := range m.state {
-		if s.inUse == 0 && s.tat <= now {
+		if s.inUse == 0 && s.tat <= now && s.purse.Spent == 0 {
 			delete(m.state, id)
 		}
 	}
@@ -93,6 +106,10 @@ func (m *Memory) tell(c *Charge, now micros) {
 		c.Left = c.slots() - s.inUse
 		return
 	}
+	if c.Limit.Dimension == Spend {
+		c.Left = c.Limit.Amount - s.purse.Spent
+		return
+	}
 	c.Left = RateOf(c.Limit, c.Scale).Level(s.tat, now)
 }
 
@@ -101,6 +118,11 @@ func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {
 	if c.Limit.Dimension == Concurrency {
 		slots := c.slots()
 		return 0, s.inUse+1 <= slots-min(c.Keep, slots-1)
+	}
+	if c.Limit.Dimension == Spend {
+		at := wall()
+		s.purse = s.purse.At(c.Limit, at)
+		return toDuration(s.purse.Left(c.Limit, at)), s.purse.Spent+c.N <= c.Limit.Amount
 	}
 	_, wait, ok := RateOf(c.Limit, c.Scale).Take(s.tat, now, c.N, c.Keep)
 	return toDuration(wait), ok
@@ -115,9 +137,16 @@ func (m *Memory) apply(c *Charge, now micros) {
 		s.inUse++
 		return
 	}
+	if c.Limit.Dimension == Spend {
+		s.purse.Spent += c.N
+		c.At = s.purse.Start
+		return
+	}
 	// The check has passed; charging by give takes all of N where a scaled
 	// burst is smaller.
+	m.changing(s, now)
 	s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, -c.N)
+	c.At = m.turn
 }
 
 // Give implements Store. It never fails.
@@ -135,7 +164,20 @@ func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
 			s.inUse = max(0, s.inUse-1)
 			continue
 		}
-		s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, c.N)
+		if c.Limit.Dimension == Spend {
+			if c.At == s.purse.Start {
+				s.purse.Spent = max(0, s.purse.Spent-c.N)
+			}
+			continue
+		}
+		m.changing(s, now)
+		r := RateOf(c.Limit, c.Scale)
+		if back := c.N + c.Late; back > 0 {
+			s.tat -= s.lows.refund(c.At, -r.Worth(-back))
+			s.tat = r.Give(s.tat, now, -c.Late)
+			continue
+		}
+		s.tat = r.Give(s.tat, now, c.N)
 	}
 	return nil
 }
@@ -155,6 +197,12 @@ func (m *Memory) Levels(_ context.Context, limits []*Limit) ([]Level, error) {
 			out[i].Remaining = l.Amount - s.inUse
 			continue
 		}
+		if l.Dimension == Spend {
+			at := wall()
+			p := s.purse.At(l, at)
+			out[i] = Level{Remaining: l.Amount - p.Spent, Reset: toDuration(p.Left(l, at))}
+			continue
+		}
 		r := RateOf(l, 0)
 		out[i] = Level{Remaining: r.Level(s.tat, now), Reset: toDuration(max(s.tat-now, 0))}
 	}
@@ -167,6 +215,18 @@ func (m *Memory) Lower(_ context.Context, l *Limit, units int64) error {
 	defer m.mu.Unlock()
 	now := m.now()
 	s := m.at(l, now)
+	m.changing(s, now)
 	s.tat = RateOf(l, 0).Lower(s.tat, now, units)
+	return nil
+}
+
+// Restore implements Store. It never fails.
+func (m *Memory) Restore(_ context.Context, l *Limit, start, spent int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.at(l, m.now())
+	if s.purse = s.purse.At(l, wall()); s.purse.Start == start {
+		s.purse.Spent = max(s.purse.Spent, spent)
+	}
 	return nil
 }

@@ -176,11 +176,10 @@ func (q *Queue) insert(w *waiter) {
 
 // remove takes a waiter out of every pool.
 func (q *Queue) remove(w *waiter) {
-	minus := Cost{-w.Cost.Requests, -w.Cost.Input, -w.Cost.Output, -w.Cost.Predicted}
 	for _, e := range w.entries {
 		f, t := e.flow, e.flow.team
 		heap.Remove(&f.entries, e.at)
-		f.backlog, t.backlog = f.backlog.plus(minus), t.backlog.plus(minus)
+		f.backlog, t.backlog = f.backlog.minus(w.Cost), t.backlog.minus(w.Cost)
 		e.pool.account(w, -1)
 		f.lane.count--
 		if len(f.entries) > 0 {

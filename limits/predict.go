@@ -97,7 +97,7 @@ func (t *team) needing(w *waiter, l *Limit) Cost {
 		}
 		backlog := f.backlog
 		if slices.ContainsFunc(w.entries, func(e *entry) bool { return e.flow == f }) {
-			backlog = backlog.plus(Cost{-w.Cost.Requests, -w.Cost.Input, -w.Cost.Output, -w.Cost.Predicted})
+			backlog = backlog.minus(w.Cost)
 		}
 		if n := len(head.entries); n > 1 {
 			backlog = backlog.scaled(1 / float64(n))

@@ -480,7 +480,7 @@ func TestAccountsBalance(t *testing.T) {
 					return // failed before anything was used
 				}
 				if r.IntN(2) == 0 {
-					g.Extend(50)
+					g.Extend(Cost{Output: 50})
 				}
 				actual := int64(r.IntN(600))
 				g.Settle(Cost{Requests: 1, Input: actual})

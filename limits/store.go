@@ -18,10 +18,17 @@ type Charge struct {
 	// charged there.
 	Over bool
 	// Left is what remains of the limit after a Take, or what stood there when it
-	// refused, where Told says that the store knows. Both are set by Take, and serve
-	// explanations alone.
+	// refused, where Told says that the store knows. Both are set by Take.
 	Left int64
 	Told bool
+	// At tells the store, and nobody else, when Take charged; of a budget, which
+	// window.
+	At int64
+	// Late is the part of what was used that a provider counts only now, and not
+	// from At on. Give returns N+Late, but nothing of what the bucket, had it not
+	// been charged, would have lost at its brim since At; then it charges Late. A
+	// store that does not know of At returns N.
+	Late int64
 }
 
 // slots is how many slots a concurrency charge sees.
@@ -38,7 +45,7 @@ type Verdict struct {
 	// By is the narrowest limit that refused: first of the charges in order.
 	By *Limit
 	N  int64 // what was asked of By
-	// After is the time until the last of the refusing rates would admit, 0 when
+	// After is the time until the last of the refusing rates and budgets would admit, 0 when
 	// only slots are missing, whose return nobody can foresee.
 	After time.Duration
 	// Again is when to ask again at the latest, because another process may have
@@ -66,7 +73,7 @@ type Turn struct {
 // A Level is where a limit stands.
 type Level struct {
 	Remaining int64         // units or slots left; negative is debt
-	Reset     time.Duration // time until the bucket is full again; 0 for slots
+	Reset     time.Duration // time until the bucket is full again, or the budget's window ends; 0 for slots
 }
 
 // A Store keeps the level of every limit. It is safe for concurrent use, and
@@ -78,13 +85,18 @@ type Store interface {
 	// for limits that nobody waits for. An error means that nothing was taken.
 	Take(ctx context.Context, id uint64, turn *Turn, charges []Charge) (Verdict, error)
 	// Give returns N units of each charge, or the slot; a negative N charges
-	// more, into debt if need be. Charges marked Over are passed over.
+	// more, into debt if need be. Charges marked Over are passed over, and so are
+	// those on a budget whose window has passed since the Take.
 	Give(ctx context.Context, id uint64, charges []Charge) error
 	// Levels reports where limits stand, in their order.
 	Levels(ctx context.Context, limits []*Limit) ([]Level, error)
 	// Lower brings the level of a rate down to at most units, because its
 	// provider says so.
 	Lower(ctx context.Context, l *Limit, units int64) error
+	// Restore raises what a budget has spent to at least spent, if the window in
+	// force began at start, in microseconds since 1970. It does nothing in another
+	// window.
+	Restore(ctx context.Context, l *Limit, start, spent int64) error
 }
 
 // A Remote store answers Take only after a round trip, so a Queue asks it without

@@ -29,8 +29,9 @@ type Target struct {
 	configured []*Limit // model first, then upstream
 	learned    [2]*Limit
 	learn      bool
-	base       *Limit // concurrency to slow down where nothing else is limited
-	scale      int64  // thousandths of the limits in force
+	corrected  [2]time.Time // by dimension, when a level was last corrected
+	base       *Limit       // concurrency to slow down where nothing else is limited
+	scale      int64        // thousandths of the limits in force
 	until      time.Time
 
 	samples, rejects int64
@@ -93,9 +94,13 @@ func (t *Target) charges(dst []Charge, cost Cost, headroom int64) ([]Charge, *Li
 	return dst, nil
 }
 
-// keep is what stays behind of a limit. Rates keep about one request's cost, so
-// that the provider's own bucket, which sees arrivals shifted by the network,
-// never runs dry before ours.
+// marginTime is how much later than we think a request may reach the provider.
+const marginTime = 100 * time.Millisecond
+
+// keep is what stays behind of a limit. Rates keep about one request's cost, or
+// what they earn in marginTime, so that the provider's own bucket, which sees
+// arrivals shifted by the network, never runs dry before ours. That makes the
+// burst smaller, not the rate.
 func (t *Target) keep(l *Limit, headroom int64) int64 {
 	if l.Dimension == Concurrency {
 		return l.Amount * headroom / 100
@@ -104,7 +109,8 @@ func (t *Target) keep(l *Limit, headroom int64) int64 {
 	if l.Dimension != Requests {
 		margin = int64(t.typical)
 	}
-	return max(margin, l.Burst*headroom/100)
+	earned := int64(float64(l.Amount) * float64(marginTime) / float64(l.Window))
+	return max(margin, earned, l.Burst*headroom/100)
 }
 
 // pause is how long nothing may start, 0 when it may.
@@ -236,27 +242,57 @@ type Stated struct {
 	Sent      time.Time // when the request that it answers was sent
 }
 
-// Learn corrects the limits by what an answer stated: a limit is adopted where
-// none is configured, and what remains there lowers what remains here.
-func (t *Target) Learn(s Stated) {
+// Learn corrects the limits by what the answer to the grant's request stated: a
+// limit is adopted where none is configured, and what remains there lowers what
+// remains here.
+func (g *Grant) Learn(s Stated) {
+	t := g.Target
 	t.mu.Lock()
 	if !t.learn {
 		t.mu.Unlock()
 		return
 	}
 	l := t.counterpart(s)
+	excess := int64(0)
+	known := false
+	if l != nil && s.Remaining >= 0 {
+		excess, known = g.excess(l, s.Remaining)
+		if excess > 0 && s.Sent.Before(t.corrected[s.Dimension]) {
+			excess = 0 // what it saw has been taken into account
+		}
+		if excess > 0 {
+			t.corrected[s.Dimension] = time.Now()
+		}
+	}
 	t.mu.Unlock()
-	if l == nil || s.Remaining < 0 {
-		return
+	switch {
+	case l == nil || s.Remaining < 0:
+	case excess > 0:
+		_ = t.store.Give(context.Background(), nextID(), []Charge{{Limit: l, N: -excess}})
+	case !known:
+		// What was stated is as old as the request; the provider has refilled since.
+		units := s.Remaining
+		if s.Limit > 0 {
+			units += int64(float64(s.Limit) * float64(time.Since(s.Sent)) / float64(l.Window))
+		}
+		if units < l.Burst {
+			_ = t.store.Lower(context.Background(), l, units)
+		}
 	}
-	// What was stated is as old as the request; the provider has refilled since.
-	units := s.Remaining
-	if s.Limit > 0 {
-		units += int64(float64(s.Limit) * float64(time.Since(s.Sent)) / float64(l.Window))
+}
+
+// excess is by how much more was left here than there when the request was
+// admitted: what others use of the same account, or what the provider counts and
+// we do not. It is not known where the limit was not charged.
+func (l *Lease) excess(limit *Limit, remaining int64) (n int64, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.charges {
+		if c := &l.charges[i]; c.Limit.ID == limit.ID && c.Told {
+			return c.Left - remaining, true
+		}
 	}
-	if units < l.Burst {
-		_ = t.store.Lower(context.Background(), l, units)
-	}
+	return 0, false
 }
 
 // counterpart is the limit here that the stated one is about: the configured one

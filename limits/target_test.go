@@ -15,7 +15,7 @@ func TestLearnsFromHeaders(t *testing.T) {
 			levels, _ := w.m.Levels(t.Context(), ls)
 			return levels[0].Remaining
 		}
-		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 400, Reset: 12 * time.Second, Sent: time.Now()})
+		(&Grant{Lease: &Lease{}, Target: up}).Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 400, Reset: 12 * time.Second, Sent: time.Now()})
 		ls := up.Limits()
 		if len(ls) != 1 || ls[0].Amount != 500 || ls[0].Window != time.Minute {
 			t.Fatalf("adopted %v, want 500 per minute", ls)
@@ -26,11 +26,11 @@ func TestLearnsFromHeaders(t *testing.T) {
 		// An old statement counts what was refilled since.
 		sent := time.Now()
 		time.Sleep(6 * time.Second)
-		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 300, Reset: 24 * time.Second, Sent: sent})
+		(&Grant{Lease: &Lease{}, Target: up}).Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 300, Reset: 24 * time.Second, Sent: sent})
 		if got := level(); got != 350 {
 			t.Errorf("level %d, want 350", got)
 		}
-		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 499, Reset: 120 * time.Millisecond, Sent: time.Now()})
+		(&Grant{Lease: &Lease{}, Target: up}).Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 499, Reset: 120 * time.Millisecond, Sent: time.Now()})
 		if got := level(); got != 350 {
 			t.Errorf("level %d: a statement above ours must not raise it", got)
 		}
@@ -46,7 +46,11 @@ func TestConfiguredLimitsAreNotReplaced(t *testing.T) {
 		w := newWorld()
 		own := rateLimit("a", Requests, 100, time.Minute)
 		up := w.target("a", own)
-		up.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 20, Reset: 57 * time.Second, Sent: time.Now()})
+		g, err := w.q.Acquire(t.Context(), request("t", 1, 1, up))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Learn(Stated{Dimension: Requests, Limit: 500, Remaining: 20, Reset: 57 * time.Second, Sent: time.Now()})
 		if ls := up.Limits(); len(ls) != 1 || ls[0] != own {
 			t.Fatalf("limits %v", ls)
 		}
@@ -54,7 +58,7 @@ func TestConfiguredLimitsAreNotReplaced(t *testing.T) {
 			t.Errorf("level %d, want the 20 that the provider has left", levels[0].Remaining)
 		}
 		up.Configure([]*Limit{own}, false)
-		up.Learn(Stated{Dimension: Tokens, Limit: 500, Remaining: 20, Sent: time.Now()})
+		g.Learn(Stated{Dimension: Tokens, Limit: 500, Remaining: 20, Sent: time.Now()})
 		if ls := up.Limits(); len(ls) != 1 {
 			t.Errorf("learned although it must not: %v", ls)
 		}

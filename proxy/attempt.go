@@ -169,10 +169,11 @@ func (x *exchange) keepAlive() {
 // costAt is what each upstream's own accounting makes of the cost.
 func (x *exchange) costAt(cost limits.Cost) func(*limits.Target) limits.Cost {
 	return func(t *limits.Target) limits.Cost {
+		theirs := cost
 		if up := x.s.Upstreams[t.Upstream]; up != nil && up.MaxTokens && x.maxOutput() > 0 {
-			cost.Output, cost.Predicted = x.maxOutput(), 0
+			theirs.Output, theirs.Predicted = x.maxOutput(), 0
 		}
-		return cost
+		return theirs
 	}
 }
 

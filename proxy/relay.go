@@ -91,8 +91,8 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 		if a.Stream {
 			if out := a.Usage().Output; out > ahead && x.call.Op.Metered {
 				more := out - ahead + topUp
-				team.Extend(more)
-				a.grant.Extend(more)
+				team.Extend(limits.Cost{Output: more})
+				a.grant.Extend(limits.Cost{Output: more})
 				ahead += more
 			}
 		}

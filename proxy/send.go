@@ -166,7 +166,7 @@ func (x *exchange) learn(a *answer, h http.Header) {
 	}
 	for d, s := range map[limits.Dimension]openai.Stated{limits.Requests: requests, limits.Tokens: tokens} {
 		if s.Limit > 0 || s.Remaining >= 0 {
-			a.grant.Target.Learn(limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent})
+			a.grant.Learn(limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent})
 		}
 	}
 }

@@ -96,7 +96,11 @@ func (e *Estimator) LearnOutput(team, model string, actual int64) {
 		if len(e.output) >= maxEntries {
 			return
 		}
+		// The first guess counts twice. Short answers end first, so for a while
+		// they alone would say that all are short.
 		r = &recent{}
+		r.add(e.cfg.FirstOutput)
+		r.add(e.cfg.FirstOutput)
 		e.output[key] = r
 	}
 	r.add(actual)

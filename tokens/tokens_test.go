@@ -35,6 +35,12 @@ func TestOutputIsAMovingP90(t *testing.T) {
 	if got := e.Output("t", "m", 100); got != 100 {
 		t.Errorf("prediction %d above the request's own limit", got)
 	}
+	for range 10 {
+		e.LearnOutput("t", "m", 7)
+	}
+	if got := e.Output("t", "m", 0); got != 1024 {
+		t.Errorf("prediction %d: the first to end are the short ones", got)
+	}
 	for i := range 1000 {
 		e.LearnOutput("t", "m", int64(i%100))
 	}

@@ -38,6 +38,10 @@ func Run(t *testing.T, fresh func(t *testing.T) limits.Store, wait func(time.Dur
 		"lower only lowers":           lower,
 		"what is left, where told":    left,
 		"concurrent takes":            concurrent,
+		"a budget and its windows":    budgetWindows,
+		"a budget's refunds and debt": budgetDebt,
+		"a budget is restored":        budgetRestore,
+		"a budget under a crowd":      budgetCrowd,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t), wait) })
 	}
@@ -163,14 +167,17 @@ func slots(t *testing.T, s limits.Store, _ func(time.Duration)) {
 
 func refund(t *testing.T, s limits.Store, wait func(time.Duration)) {
 	l := Bucket("a", limits.Tokens, 1000, time.Hour, 1000)
-	mustTake(t, s, limits.Charge{Limit: l, N: 800})
-	if err := s.Give(context.Background(), 1, []limits.Charge{{Limit: l, N: 500}}); err != nil {
+	charges := []limits.Charge{{Limit: l, N: 800}}
+	mustTake(t, s, charges...)
+	charges[0].N = 500
+	if err := s.Give(context.Background(), 1, charges); err != nil {
 		t.Fatal(err)
 	}
 	if got := remaining(t, s, l); got < 699 || got > 700 {
 		t.Errorf("left %d, want 700", got)
 	}
-	if err := s.Give(context.Background(), 2, []limits.Charge{{Limit: l, N: 5000}}); err != nil {
+	charges[0].N = 5000
+	if err := s.Give(context.Background(), 2, charges); err != nil {
 		t.Fatal(err)
 	}
 	wait(10 * time.Millisecond)

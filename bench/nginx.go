@@ -1,0 +1,99 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// installTime bounds the installation of nginx.
+const installTime = 90 * time.Second
+
+// findNginx returns the nginx program. Where there is none, root gets it through
+// apt, and others are told how. Without it, it is left out of the comparison.
+func findNginx(ctx context.Context, progress io.Writer) string {
+	if path := nginxPath(); path != "" {
+		return path
+	}
+	if apt, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
+		fmt.Fprintln(progress, "installing nginx")
+		ctx, cancel := context.WithTimeout(ctx, installTime)
+		defer cancel()
+		for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "nginx"}} {
+			cmd := exec.CommandContext(ctx, apt, args...)
+			// A service of its own would take a port, and CPU time.
+			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				fmt.Fprintf(progress, "apt-get %s: %v\n%s", args[0], err, out)
+				break
+			}
+		}
+	}
+	path := nginxPath()
+	if path == "" {
+		fmt.Fprintln(progress, "nginx is left out of the comparison; install it first, for example by: sudo apt-get install nginx")
+	}
+	return path
+}
+
+func nginxPath() string {
+	for _, name := range [...]string{"nginx", "/usr/sbin/nginx"} { // the second is not in every user's PATH
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+const nginxConfig = `
+daemon off;
+master_process off;
+worker_rlimit_nofile 65536;
+pid %[1]s/nginx.pid;
+error_log %[1]s/nginx.log crit;
+events { worker_connections 16384; }
+http {
+	access_log off;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	client_body_buffer_size 128k;
+	keepalive_requests 100000000;
+	upstream bench { server %[3]s; keepalive 4096; keepalive_requests 100000000; }
+	server {
+		listen %[2]s backlog=4096;
+		location / {
+			proxy_pass http://bench;
+			proxy_http_version 1.1;
+			proxy_set_header Connection "";
+			proxy_buffering off;
+		}
+	}
+}
+`
+
+func runNginx(program string) func(context.Context, string, string) (*process, error) {
+	return func(ctx context.Context, dir, upstream string) (*process, error) {
+		addr, err := freeAddress()
+		if err != nil {
+			return nil, err
+		}
+		own, err := os.MkdirTemp(dir, "nginx-")
+		if err != nil {
+			return nil, fmt.Errorf("make nginx's directory: %w", err)
+		}
+		path := filepath.Join(own, "nginx.conf")
+		if err := os.WriteFile(path, fmt.Appendf(nil, nginxConfig, own, addr, upstream), 0o600); err != nil {
+			return nil, fmt.Errorf("write nginx's configuration: %w", err)
+		}
+		return start(ctx, dir, "nginx", addr, nil, program, "-p", own, "-c", path, "-e", filepath.Join(own, "nginx.log"))
+	}
+}
