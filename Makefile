@@ -22,7 +22,7 @@ demo: ## the gateway before a simulated provider, no key needed
 	$(PENSTOCK) demo
 
 .PHONY: check
-check: vet test race e2e deploy ## everything that CI runs
+check: vet test race lint e2e deploy ## everything that CI runs
 
 .PHONY: vet
 vet: ## formatting and go vet
@@ -38,6 +38,17 @@ test: ## the tests beside the code
 race: ## the same with the race detector
 	@scripts/need gcc=gcc
 	CGO_ENABLED=1 $(GO) test -race -timeout 300s ./...
+
+# The version is part of the path, so that another one is built when it changes.
+LINT = .cache/golangci-lint-v2.15.0/golangci-lint
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint, as .golangci.yml says
+	$(LINT) run ./...
+	cd e2e && ../$(LINT) run --config ../.golangci.yml ./...
+
+$(LINT):
+	GOBIN=$(CURDIR)/$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: e2e
 e2e: ## real clients and the scenarios against the real binary

@@ -46,8 +46,8 @@ func TestOpensProbesGrowsAndCloses(t *testing.T) {
 			}
 			attempt(t, b, Failure)
 		}
-		for i, want := range []time.Duration{30, 60, 120, 240, 300, 300} {
-			want *= time.Second
+		for i, seconds := range []int{30, 60, 120, 240, 300, 300} {
+			want := time.Duration(seconds) * time.Second
 			left := refusedFor(b)
 			if left < want*9/10 || left > want*11/10 {
 				t.Fatalf("opening %d: %v left, want %v ± 10 %%", i, left, want)

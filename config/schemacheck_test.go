@@ -44,7 +44,7 @@ func (v schemaCheck) keyword(keyword string, arg any, schema map[string]any, val
 			}
 		}
 		if matches != 1 {
-			return fmt.Errorf("%s: %d forms match, last: %v", at, matches, last)
+			return fmt.Errorf("%s: %d forms match, last: %w", at, matches, last)
 		}
 	case "type":
 		names, several := arg.([]any)

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,7 +64,7 @@ func TestBudgetRequestLargerThanTheBudget(t *testing.T) {
 		store := NewMemory()
 		l := &Limit{ID: "b", Dimension: Spend, Monthly: true, Amount: 100, Burst: 100}
 		_, err := Reserve(context.Background(), store, []*Limit{l}, Cost{MicroUSD: 101, PredictedMicroUSD: 0})
-		if e, ok := err.(*Exceeded); !ok || e.Reason != ReasonTooLarge {
+		if e := new(Exceeded); !errors.As(err, &e) || e.Reason != ReasonTooLarge {
 			t.Errorf("%v, want that it can never fit", err)
 		}
 		// Only the prediction is too large: the whole budget is reserved.

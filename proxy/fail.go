@@ -23,7 +23,7 @@ func (x *exchange) fail(err error) (abort bool) {
 	}
 	e := describe(err)
 	x.rec.Error = e.Code
-	if e == errInternal && err != errInternal { // a panic has been logged
+	if e == errInternal && !errors.Is(err, errInternal) { // a panic has been logged
 		x.p.log.Error("internal error", "request_id", x.rec.ID, "error", err.Error())
 	}
 	if x.rec.Outcome == "" || e.Outcome == "client_closed" || e.Outcome == "internal" {
@@ -114,9 +114,9 @@ func hints(h http.Header, e *apiError) {
 	// Whole seconds, rounded up; the jitter lies within the rounding, so that it
 	// never sends anybody away for longer than needed.
 	exact := max(e.RetryAfter, time.Millisecond)
-	seconds := (exact + time.Second - 1) / time.Second
-	jittered := exact + rand.N(seconds*time.Second-exact+1)
-	h.Set("Retry-After", itoa(int64(seconds)))
+	whole := (exact + time.Second - 1).Truncate(time.Second)
+	jittered := exact + rand.N(whole-exact+1)
+	h.Set("Retry-After", itoa(int64(whole/time.Second)))
 	h.Set("Retry-After-Ms", itoa(int64((jittered+time.Millisecond-1)/time.Millisecond)))
 }
 

@@ -139,7 +139,7 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 	} else {
 		a.watch.phase("header_timeout", times.Headers, x.respond)
 	}
-	resp, err := a.up.Transport.RoundTrip(req)
+	resp, err := a.up.Transport.RoundTrip(req) //nolint:bodyclose // closed with the reply
 	if err != nil {
 		return nil, err
 	}

@@ -200,7 +200,7 @@ func (w *world) request(method, path, body string, headers ...string) *http.Requ
 	if body != "" {
 		r = strings.NewReader(body)
 	}
-	req, err := http.NewRequest(method, "http://gateway"+path, r)
+	req, err := http.NewRequestWithContext(context.Background(), method, "http://gateway"+path, r)
 	if err != nil {
 		w.t.Fatal(err)
 	}

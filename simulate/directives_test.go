@@ -345,8 +345,12 @@ func TestFaultsOnUnmeteredEndpoints(t *testing.T) {
 	}
 	resp.Body.Close()
 	want(t, "status", resp.StatusCode, 503)
-	if _, err := get("reset"); !broken(err) {
+	resp, err = get("reset")
+	if !broken(err) {
 		t.Errorf("error %v, want a reset", err)
+	}
+	if err == nil {
+		resp.Body.Close()
 	}
 }
 

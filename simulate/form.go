@@ -36,7 +36,7 @@ func (c *call) readForm(onFile func(field, name string, r io.Reader) error) (*fo
 	f := &form{fields: map[string]string{}}
 	for {
 		part, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			c.drain() // what follows the last part
 			return f, true
 		}

@@ -102,6 +102,16 @@ func (s *server) start(ctx context.Context, body, directives string) (*http.Resp
 	return s.client.Do(r)
 }
 
+func (s *server) post(t *testing.T, path, contentType string, body io.Reader) (*http.Response, error) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", contentType)
+	return s.client.Do(r)
+}
+
 // answer is all of an answer. err is that of the request or of reading the body.
 type answer struct {
 	status int

@@ -199,11 +199,11 @@ func (l *limiter) quota(now time.Duration) quota {
 
 // capacity is the most that the limits could have admitted in a time.
 func (r rates) capacity(limit int64, elapsed time.Duration) int64 {
-	windows := elapsed / r.window
-	whole := limit * (int64(windows) + 1)
+	windows := int64(elapsed / r.window)
+	whole := limit * (windows + 1)
 	if r.mode == Sliding {
 		return whole
 	}
-	part := float64(elapsed-windows*r.window) / float64(r.window)
+	part := float64(elapsed%r.window) / float64(r.window)
 	return whole + int64(part*float64(limit))
 }

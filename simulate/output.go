@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
@@ -214,9 +215,9 @@ func (c *call) reset() error {
 
 // ended notes how the answer ended.
 func (c *call) ended(err error) {
-	switch err {
-	case nil:
-	case errCut:
+	switch {
+	case err == nil:
+	case errors.Is(err, errCut):
 		c.ending = cut
 	default:
 		c.ending = gone

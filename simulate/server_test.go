@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -59,7 +60,9 @@ func inBubble(t *testing.T, c Config, test func(t *testing.T, s *server)) {
 		if err := srv.Close(); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 		synctest.Wait()
 		want(t, "open", p.Stats().Open, 0)
 		want(t, "in flight", p.Stats().InFlight, 0)
@@ -212,7 +215,7 @@ func TestLargeUpload(t *testing.T) {
 	boundary, _, _ := strings.Cut(strings.TrimPrefix(head, "--"), "\r\n")
 	const size = 64 << 20
 	body := io.MultiReader(strings.NewReader(head), io.LimitReader(zeros{}, size), strings.NewReader(tail))
-	resp, err := s.client.Post(s.url+"/v1/files", "multipart/form-data; boundary="+boundary, body)
+	resp, err := s.post(t, "/v1/files", "multipart/form-data; boundary="+boundary, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +234,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 func TestBodyTooLarge(t *testing.T) {
 	s := serve(t, fast())
 	body := io.MultiReader(strings.NewReader(`{"model":"`), io.LimitReader(letters{}, maxBody), strings.NewReader(`"}`))
-	resp, err := s.client.Post(s.url+"/v1/chat/completions", "application/json", body)
+	resp, err := s.post(t, "/v1/chat/completions", "application/json", body)
 	if err != nil {
 		return // the connection may be closed before all is sent
 	}
@@ -248,7 +251,7 @@ func (letters) Read(p []byte) (int, error) { return copy(p, manyLetters), nil }
 // One write and one flush per event: what a client reads at once is one event.
 func TestOneFlushPerEvent(t *testing.T) {
 	w := &flushes{ResponseWriter: nil, header: http.Header{}}
-	r, err := http.NewRequest("POST", "/v1/chat/completions", strings.NewReader(chatStream))
+	r, err := http.NewRequestWithContext(t.Context(), "POST", "/v1/chat/completions", strings.NewReader(chatStream))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +283,7 @@ func BenchmarkStream(b *testing.B) {
 	p := New(Config{TTFT: NoWait, TokenTime: NoWait, OutputTokens: 1000})
 	b.ReportAllocs()
 	for b.Loop() {
-		r, err := http.NewRequest("POST", "/v1/chat/completions", strings.NewReader(plain))
+		r, err := http.NewRequestWithContext(b.Context(), "POST", "/v1/chat/completions", strings.NewReader(plain))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -293,7 +296,7 @@ func BenchmarkJSON(b *testing.B) {
 	p := New(Config{TTFT: NoWait, TokenTime: NoWait, OutputTokens: 100})
 	b.ReportAllocs()
 	for b.Loop() {
-		r, err := http.NewRequest("POST", "/v1/chat/completions", strings.NewReader(chatJSON))
+		r, err := http.NewRequestWithContext(b.Context(), "POST", "/v1/chat/completions", strings.NewReader(chatJSON))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -142,7 +142,7 @@ func (g *gateway) announce() {
 func (g *gateway) drain() {
 	g.proxy.Leave()
 	g.log.Info("draining", "in_flight", g.proxy.InFlight(), "delay", time.Duration(g.cfg.Drain.Delay).String(), "limit", time.Duration(g.cfg.Drain.Limit).String())
-	time.Sleep(time.Duration(g.cfg.Drain.Delay))
+	time.Sleep(time.Duration(g.cfg.Drain.Delay)) //nolint:forbidigo // a second signal ends the process
 	g.proxy.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.cfg.Drain.Limit))
 	defer cancel()

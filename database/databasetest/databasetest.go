@@ -145,7 +145,7 @@ func binaries() (string, error) {
 	if dir := find(); dir != "" {
 		return dir, nil
 	}
-	return "", fmt.Errorf("apt-get install postgresql-15: %v: %s", err, strings.TrimSpace(string(out)))
+	return "", fmt.Errorf("apt-get install postgresql-15: %w: %s", err, strings.TrimSpace(string(out)))
 }
 
 // serverUser is who runs the server, which refuses to run as root, and makes dir

@@ -143,7 +143,7 @@ func (s *scanner) body() error {
 	s.call.ObjectEnd = int(s.dec.InputOffset()) - 1
 	if _, err := s.dec.ReadToken(); err == nil {
 		return reject(CodeInvalidJSON, "", "the body goes on after its JSON object, at offset %d", s.call.ObjectEnd+1)
-	} else if err != io.EOF {
+	} else if !errors.Is(err, io.EOF) {
 		return s.syntax(err)
 	}
 	return nil
@@ -287,7 +287,7 @@ func (s *scanner) input(f field, value []byte) error {
 // syntax turns an error of the decoder into one that quotes nothing of the body.
 func (s *scanner) syntax(err error) error {
 	body := s.call.Body
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return reject(CodeInvalidJSON, "", "the body is empty; send a JSON object")
 	}
 	var bad *jsontext.SyntacticError

@@ -309,7 +309,7 @@ func TestMaxTotalOutput(t *testing.T) {
 // The pool hands no body to the next request.
 func TestScanDropsBody(t *testing.T) {
 	s := new(scanner)
-	s.buf = *bytes.NewBuffer([]byte(`{"model":"m"}`))
+	s.buf = *bytes.NewBufferString(`{"model":"m"}`)
 	s.dec.Reset(&s.buf)
 	s.call = &provider.Call{}
 	if err := s.body(); err != nil {
