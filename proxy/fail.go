@@ -69,9 +69,6 @@ func (x *exchange) respondError(e *apiError) {
 		}
 		body = e.upstream.Body
 		waitAsStated(h, e.upstream.RetryAfter)
-		if !openai.IsErrorBody(body) && e.upstream.Status >= 500 {
-			body = nil // HTML of a load balancer, or a shape that SDKs cannot read
-		}
 	}
 	if body == nil {
 		body = openai.ErrorBody(e.Code, e.Type, e.message(), e.Param)

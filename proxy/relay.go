@@ -74,8 +74,9 @@ func timing(queue, upstream, overhead time.Duration) string {
 	return string(b)
 }
 
-// relay passes the answer on, flushing each read of a stream, and keeps the
-// reservation ahead of the output.
+// relay passes the answer on, flushing each read of a stream or of an answer whose
+// length is not known, such as speech, and keeps the reservation ahead of the
+// output.
 func (x *exchange) relay(a *answer, team *limits.Lease) error {
 	pooled := chunks.Get().(*[]byte)
 	defer chunks.Put(pooled)
@@ -84,7 +85,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 	for {
 		n, err := a.Body.Read(buf)
 		if n > 0 {
-			if gone := x.pass(buf[:n], a.Stream); gone != nil {
+			if gone := x.pass(buf[:n], a.Stream || a.Length < 0); gone != nil {
 				return x.clientLeft(a, buf)
 			}
 		}
@@ -156,10 +157,14 @@ func (x *exchange) brokeOff(a *answer, err error) error {
 	}
 	x.rec.Outcome = "truncated"
 	x.rec.Failures = append(x.rec.Failures, a.target.State+": "+e.Code+" mid-answer")
-	if e.Code != "total_timeout" {
+	if e.Code != "total_timeout" && e.Kind == provider.KindHealth {
 		x.p.breakers.Report(a.target.State, breaker.Failure)
 	}
 	x.p.metrics.Attempt(a.target.Upstream, "broken", e.Code)
+	if e.Code == "error_event" { // the upstream has told the client itself
+		x.rec.Outcome, x.rec.Error = "upstream_error", e.Code
+		return nil
+	}
 	return e
 }
 

@@ -111,6 +111,66 @@ func TestCutStreamNeverLooksWhole(t *testing.T) {
 	}
 }
 
+// An error that the upstream itself puts into its stream reaches the client once, as
+// it is, and counts.
+func TestUpstreamsOwnErrorMidStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := "data: {\"error\":{\"message\":\"boom\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n"
+		w := newWorld(t, streams(chunk("a"), said, doneChunk), nil)
+		for range 5 {
+			if o := w.chat(helloStream); o.status != 200 || o.body != chunk("a")+said+doneChunk || o.err != nil {
+				t.Fatalf("got %d %v %q", o.status, o.err, o.body)
+			}
+		}
+		if w.metric("requests_total", "outcome", "upstream_error") != 5 || w.metric("attempts_total", "result", "broken") != 5 {
+			t.Error("the failures were not counted")
+		}
+		w.settled()
+	})
+}
+
+// An upstream that answers with a page fails over, and a client never sees it.
+func TestPageInPlaceOfAnAnswerFailsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, sends(200, "<h1>Log in</h1>", "Content-Type", "text/html"), sends(200, answerJSON))
+		if o := w.chat(strings.Replace(hello, `"m"`, `"both"`, 1)); o.status != 200 || o.body != answerJSON {
+			t.Errorf("got %d %q", o.status, o.body)
+		}
+		if o := w.chat(hello); o.status != 502 || o.code() != "upstream_not_json" {
+			t.Errorf("got %d %q", o.status, o.body)
+		}
+		w.settled()
+	})
+}
+
+// What an upstream sends bit by bit is passed on bit by bit, also where it is no
+// event stream.
+func TestSpeechPassesAsItComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			rw.Header().Set("Content-Type", "audio/mpeg")
+			_, _ = io.WriteString(rw, "first")
+			_ = http.NewResponseController(rw).Flush()
+			time.Sleep(3 * time.Second)
+			_, _ = io.WriteString(rw, "second")
+		}, nil)
+		begin := time.Now()
+		resp, err := w.client.Do(w.request("POST", "/v1/audio/speech", `{"model":"m","input":"x","voice":"y"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, b); err != nil || time.Since(begin) > time.Second {
+			t.Errorf("%q after %v, %v", b, time.Since(begin), err)
+		}
+		if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != "second" {
+			t.Errorf("%q %v", rest, err)
+		}
+	})
+}
+
 // covers UP-01
 func TestTruncationBeforeTheFirstByteIsRetried(t *testing.T) {
 	short := func(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ type Event struct {
 	Data      []byte // data lines joined by \n
 	HasData   bool   // there was a data: line, perhaps an empty one
 	Truncated bool   // Data is only the beginning
+	Resumes   bool   // it has an id: or retry: line, which serve to reconnect
 }
 
 // freeEvent is how much of an event is kept without asking for room, in bytes.
@@ -32,8 +33,14 @@ type Splitter struct {
 	long  bool   // line was cut at MaxEvent
 	event Event
 	multi []byte // data of an event with several data lines, or of one in several pieces
+	name  string // the last one
 	raw   bool   // something of the current event has been seen, if only a comment
 }
+
+var (
+	dataField = []byte("data:")
+	space     = []byte(" ")
+)
 
 // Feed takes the next piece and calls found for each event that ends in it. end is
 // the offset in the piece just behind the blank line. Blocks without data, such as
@@ -51,6 +58,12 @@ func (s *Splitter) Feed(piece []byte, found func(e *Event, end int)) {
 		if len(s.line) > 0 {
 			s.keep(line)
 			line = s.line
+		} else if !s.raw && at < len(piece) && piece[at] == '\n' && bytes.HasPrefix(line, dataField) {
+			at++ // an event of one data line, as most are
+			s.event.HasData, s.event.Data = true, bytes.TrimPrefix(line[len(dataField):], space)
+			found(&s.event, at)
+			s.event = Event{}
+			continue
 		}
 		if n := len(line); n > 0 && line[n-1] == '\r' {
 			line = line[:n-1]
@@ -93,10 +106,13 @@ func (s *Splitter) allowed(n int) int {
 func (s *Splitter) take(line []byte, last bool) {
 	s.raw = true
 	name, value, _ := bytes.Cut(line, []byte(":"))
-	value = bytes.TrimPrefix(value, []byte(" "))
+	value = bytes.TrimPrefix(value, space)
 	switch string(name) {
 	case "event":
-		s.event.Name = string(value)
+		if s.name != string(value) { // names come again and again
+			s.name = string(value)
+		}
+		s.event.Name = s.name
 	case "data":
 		s.event.Truncated = s.event.Truncated || s.long
 		if !s.event.HasData && last && len(s.line) == 0 {
@@ -104,6 +120,8 @@ func (s *Splitter) take(line []byte, last bool) {
 			return
 		}
 		s.append(value)
+	case "id", "retry":
+		s.event.Resumes = true
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	"github.com/tidwall/gjson"
 )
 
 // errorObject is OpenAI's error envelope. SDKs need every member to be there.
@@ -28,12 +26,6 @@ func ErrorBody(code, kind, message, param string) []byte {
 		return []byte(`{"error":{"message":"internal error","type":"server_error","param":null,"code":"internal_error"}}`)
 	}
 	return b
-}
-
-// IsErrorBody reports whether a body has the shape that SDKs read: an object under
-// "error".
-func IsErrorBody(body []byte) bool {
-	return gjson.ValidBytes(body) && gjson.GetBytes(body, "error").IsObject()
 }
 
 // ErrorEvent renders an error within a stream of an operation. On most streams it

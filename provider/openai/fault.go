@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -9,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/tidwall/gjson"
 
 	"penstock/provider"
 )
@@ -43,11 +40,10 @@ func failed(t *provider.Target, resp *http.Response) *provider.Error {
 	mask(body, secretsOf(t))
 	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err, Forwarded: t.Forward}
 	e.RetryAfter = RetryAfter(resp.Header, time.Now())
-	detail := gjson.GetBytes(body, "error")
-	if !detail.IsObject() {
-		detail = gjson.GetBytes(body, "0.error") // Gemini's compatible endpoint answers with an array
-	}
-	code, kind := detail.Get("code").String(), detail.Get("type").String()
+	var code, kind string
+	e.Body, code, kind = shapeError(body, resp.StatusCode)
+	e.Header.Set("Content-Type", "application/json")
+	e.Header.Del("Content-Encoding")
 	e.Kind, e.Code = classify(resp.StatusCode, code, kind, e.RetryAfter > 0)
 	return e
 }
@@ -83,11 +79,7 @@ func statusCode(status int) string {
 
 // errorEvent classifies an error that arrived behind a 200, before anything else.
 func errorEvent(t *provider.Target, resp *http.Response, data []byte) *provider.Error {
-	detail := gjson.GetBytes(data, "error")
-	if !detail.IsObject() {
-		detail = gjson.ParseBytes(data)
-	}
-	code, kind := detail.Get("code").String(), detail.Get("type").String()
+	body, code, kind := shapeError(data, 0)
 	status := http.StatusInternalServerError
 	if n, err := strconv.Atoi(code); err == nil && n >= 400 && n < 600 {
 		status = n
@@ -95,10 +87,6 @@ func errorEvent(t *provider.Target, resp *http.Response, data []byte) *provider.
 		status = http.StatusTooManyRequests
 	} else if kind == "invalid_request_error" {
 		status = http.StatusBadRequest
-	}
-	body := bytes.Clone(data)
-	if !gjson.GetBytes(body, "error").IsObject() {
-		body = ErrorBody("upstream_error", "server_error", detail.Get("message").String(), "")
 	}
 	e := &provider.Error{Status: status, Header: replyHeader(t, resp.Header), Body: body}
 	e.Header.Set("Content-Type", "application/json")

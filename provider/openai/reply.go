@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,9 @@ const maxPeek = 64 << 10
 
 // Reply implements provider.Adapter.
 func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) (*provider.Reply, error) {
+	if c.Op.Metered || resp.StatusCode >= 400 {
+		unzip(resp)
+	}
 	if resp.StatusCode >= 400 {
 		return nil, failed(t, resp)
 	}
@@ -29,12 +33,17 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 	resp.Body = newMasker(resp.Body, secretsOf(t))
 	r := &provider.Reply{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Length: resp.ContentLength}
 	var err error
-	switch kind := mediaType(resp.Header); {
-	case kind == "text/event-stream" && resp.Header.Get("Content-Encoding") == "":
+	switch readingOf(c, resp) {
+	case events:
+		if mediaType(resp.Header) != "text/event-stream" {
+			r.Header.Set("Content-Type", "text/event-stream; charset=utf-8")
+		}
 		err = streamReply(r, t, c, resp)
-	case strings.HasSuffix(kind, "json") && resp.Header.Get("Content-Encoding") == "":
+	case document:
 		err = jsonReply(r, t, c, resp)
-	default:
+	case page:
+		err = &provider.Error{Kind: provider.KindHealth, Code: "not_json", Err: errors.New("the answer is not JSON")}
+	case other:
 		r.Body = &plain{ReadCloser: resp.Body}
 		r.Usage = func() provider.Usage { return provider.Usage{} }
 	}
@@ -44,6 +53,78 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 	}
 	return r, nil
 }
+
+// A reading is how an answer has to be read.
+type reading int
+
+const (
+	other    reading = iota // only passed on
+	events                  // server-sent events
+	document                // JSON
+	page                    // something that no client of this operation can read
+)
+
+// readingOf tells it by the Content-Type and, since not every server states that
+// rightly, by what was asked for.
+func readingOf(c *provider.Call, resp *http.Response) reading {
+	if resp.Header.Get("Content-Encoding") != "" {
+		return other
+	}
+	name := mediaType(resp.Header)
+	spoken := answersJSON[c.Op.Name] && resp.StatusCode == http.StatusOK
+	switch {
+	case name == "text/event-stream":
+		return events
+	case strings.HasSuffix(name, "json"):
+		return document
+	case spoken && name == "text/html":
+		return page
+	case spoken && c.Stream && c.Op.Stream:
+		return events
+	case spoken:
+		return document
+	}
+	return other
+}
+
+// answersJSON are the operations whose answer, unless it is streamed, is a JSON
+// object whatever was asked for.
+var answersJSON = map[string]bool{opChat: true, opCompletions: true, opResponses: true, opEmbeddings: true, opDecisions: true}
+
+// unzip opens an answer that is compressed although we did not ask for it.
+// Streams come out of it at every flush of the upstream.
+func unzip(resp *http.Response) {
+	switch strings.ToLower(resp.Header.Get("Content-Encoding")) {
+	case "gzip", "x-gzip":
+	case "identity":
+		resp.Header.Del("Content-Encoding")
+		return
+	default:
+		return
+	}
+	resp.Header.Del("Content-Encoding")
+	resp.ContentLength = -1
+	resp.Body = &gunzipped{src: resp.Body}
+}
+
+// gunzipped is a compressed body as it was before. It reads its header with the
+// first bytes, not when it is made.
+type gunzipped struct {
+	src io.ReadCloser
+	r   *gzip.Reader
+}
+
+func (g *gunzipped) Read(p []byte) (n int, err error) {
+	if g.r == nil {
+		if g.r, err = gzip.NewReader(g.src); err != nil {
+			g.r = nil
+			return 0, err
+		}
+	}
+	return g.r.Read(p)
+}
+
+func (g *gunzipped) Close() error { return g.src.Close() }
 
 func mediaType(h http.Header) string {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
@@ -84,7 +165,7 @@ func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *ht
 		return nil
 	}
 	if c.Op.Metered {
-		if err := checkAnswer(t, resp, body); err != nil {
+		if err := checkAnswer(t, c, resp, body); err != nil {
 			return err
 		}
 	}
@@ -131,16 +212,34 @@ type held struct {
 }
 
 // checkAnswer finds failures behind a 200: an error in place of the answer, and a
-// body that was cut where the protocol does not show it.
-func checkAnswer(t *provider.Target, resp *http.Response, body []byte) error {
-	if gjson.GetBytes(body, "error").IsObject() && !gjson.GetBytes(body, "object").Exists() && !gjson.GetBytes(body, "choices").Exists() {
+// body that is no JSON, or was cut where the protocol does not show it.
+func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body []byte) error {
+	if isFailure(body) {
 		return errorEvent(t, resp, body)
 	}
 	delimited := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor > 1
-	if !delimited && !gjson.ValidBytes(body) {
+	switch {
+	case gjson.ValidBytes(body):
+	case !delimited:
 		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
+	case answersJSON[c.Op.Name]:
+		return &provider.Error{Kind: provider.KindHealth, Code: "not_json", Err: errors.New("the answer is not JSON")}
 	}
 	return nil
+}
+
+// isFailure reports whether an answer is an error in one of the shapes that stand
+// behind a 200: an object or a text under "error", or Mistral's flat one.
+func isFailure(body []byte) bool {
+	e := gjson.GetBytes(body, "error")
+	object := gjson.GetBytes(body, "object")
+	if object.String() == nameError && gjson.GetBytes(body, "message").Exists() {
+		return true
+	}
+	if !e.IsObject() && (e.Type != gjson.String || e.Str == "") {
+		return false
+	}
+	return !object.Exists() && !gjson.GetBytes(body, "choices").Exists()
 }
 
 func usageIn(body []byte) (provider.Usage, bool) {

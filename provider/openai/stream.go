@@ -1,26 +1,42 @@
 package openai
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
+	"sync"
+
+	"github.com/tidwall/gjson"
 
 	"penstock/provider"
 	"penstock/sse"
 )
 
-// A stream is the body of an event stream. Bytes pass as they are, except that the
-// usage chunk is left out when the client did not ask for it.
+// A stream is the body of an event stream. Whole events pass, byte for byte, except
+// for the usage chunk that the client did not ask for and for what SDKs cannot read
+// (see verdict). An event that is cut short does not pass: what follows it would be
+// read as its end.
 type stream struct {
 	src   io.ReadCloser
 	tap   *tap
+	ends  lineEnds
 	split sse.Splitter
-	strip bool
+	strip bool // leave the usage chunk out
 
-	ready   []byte // to be read next
-	partial []byte // with strip: beginning of an event whose end has not arrived
+	ready   []byte // to be passed on before what is read next
+	partial []byte // beginning of an event whose end has not arrived
+	open    bool   // the beginning of the event under way has been passed on
+	ending  bool   // nothing more comes of src
 	err     error  // of src, to be reported once ready is out
+
+	explain func(event []byte) *provider.Error // what an upstream's error event means
 }
+
+// peekSize is how much is read at once before the first meaningful event.
+const peekSize = 16 << 10
+
+var peeks = sync.Pool{New: func() any { b := make([]byte, peekSize); return &b }}
 
 // streamReply reads a stream up to its first meaningful event, so that an error
 // behind a 200 is still a failed attempt. Comments and chunks without a choice are
@@ -28,12 +44,12 @@ type stream struct {
 func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *http.Response) error {
 	s := &stream{src: resp.Body, tap: newTap(c), strip: injectsUsage(t, c)}
 	s.split.Room = c.Reserve
-	buf := make([]byte, 4<<10)
+	s.explain = func(event []byte) *provider.Error { return errorEvent(t, resp, event) }
 	for !s.tap.started && s.err == nil && len(s.ready) < maxPeek {
-		s.fill(buf)
+		s.fill()
 	}
 	if s.tap.failure != nil && s.tap.events == 0 {
-		return errorEvent(t, resp, s.tap.failure)
+		return s.explain(s.tap.failure)
 	}
 	if !s.tap.started && s.err != nil {
 		if errors.Is(s.err, io.EOF) {
@@ -43,79 +59,142 @@ func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *
 	}
 	r.Body, r.Stream, r.Length = s, true, -1
 	r.Usage = s.tap.current
-	r.Cut = func(code, message string) []byte {
-		return ErrorEvent(c.Op.Name, code, message, s.tap.response, s.tap.sequence)
-	}
+	r.Cut = func(code, message string) []byte { return s.cut(c.Op.Name, code, message) }
 	return nil
 }
 
-// fill reads once into buf and appends what may be passed on to ready.
-func (s *stream) fill(buf []byte) {
-	n, err := s.src.Read(buf)
-	s.ready = append(s.ready, s.pass(buf[:n])...)
-	s.end(err)
+// cut is what tells the client of a failure; nothing where the upstream has told it
+// already.
+func (s *stream) cut(op, code, message string) []byte {
+	if s.tap.failure != nil {
+		return nil
+	}
+	event := ErrorEvent(op, code, message, s.tap.response, s.tap.sequence)
+	if s.open { // ends the event of which a part has passed
+		return append([]byte("\n\n"), event...)
+	}
+	return event
+}
+
+// next reads once into buf, behind what was held of the read before, and returns
+// what of it may be passed on: a part of buf. What does not fit there is then in
+// ready. At the end of the source it sets err.
+func (s *stream) next(buf []byte) []byte {
+	held := copy(buf, s.partial)
+	odd := copy(buf[held:], s.ends.held)
+	n, err := s.src.Read(buf[held+odd:])
+	n = len(s.ends.fix(buf[held : held+odd+n]))
+	out := s.pass(buf[:held+n], held, len(buf)/4)
+	if err != nil {
+		s.end(err)
+	}
+	return out
 }
 
 // end notes how the source ended. A stream that ends without its terminal event
 // was cut, however cleanly.
 func (s *stream) end(err error) {
-	if err == nil {
-		return
+	if errors.Is(err, io.EOF) { // the last event's blank line may be missing
+		s.ending = true
+		last := append(bytes.Clone(s.partial), s.ends.held...)
+		last = append(last, "\n\n"...)
+		last = s.pass(last, len(s.partial), len(last))
+		s.ready = append(last, s.ready...)
 	}
+	s.partial = nil
 	switch {
+	case s.tap.failure != nil:
+		err = s.explain(s.tap.failure)
 	case s.tap.done:
 		err = io.EOF // all there was to say has been said
 	case errors.Is(err, io.EOF) && !s.tap.complete():
 		err = &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
 	}
 	s.err = err
-	s.ready = append(s.ready, s.partial...)
-	s.partial = nil
 }
 
-// pass watches a piece and returns what of it the client gets now.
-func (s *stream) pass(piece []byte) []byte {
-	if !s.strip {
-		s.split.Feed(piece, func(e *sse.Event, _ int) { s.tap.see(e) })
-		return piece
-	}
-	var out []byte
-	from := 0
-	s.split.Feed(piece, func(e *sse.Event, end int) {
-		if !s.tap.see(e) {
-			out = append(append(out, s.partial...), piece[from:end]...)
+// pass watches b, of which the first held bytes have been seen, and returns what
+// of it the client gets now. That is whole events, moved together where one is left
+// out or shortened; the rest, if it is not longer than most, is held.
+func (s *stream) pass(b []byte, held, most int) []byte {
+	kept, begin := 0, 0 // b[:kept] passes; the event under way begins at begin
+	keep := func(event []byte, end int) {
+		if s.ready != nil || kept+len(event) > end { // longer than it was
+			s.ready = append(s.ready, event...)
+		} else if kept != begin || len(event) != end-begin {
+			kept += copy(b[kept:], event)
+		} else {
+			kept = end
 		}
-		s.partial, from = s.partial[:0], end
-	})
-	s.partial = append(s.partial, piece[from:]...)
-	if len(s.partial) > maxPeek { // no usage chunk is that long
-		out = append(out, s.partial...)
-		s.partial = s.partial[:0]
+		begin = end
 	}
-	return out
+	s.split.Feed(b[held:], func(e *sse.Event, end int) {
+		event := b[begin : held+end]
+		if v := s.judge(e); v != asIs {
+			event = rewrite(v, e, event)
+		}
+		keep(event, held+end)
+		s.open = false
+	})
+	if s.open || len(b)-begin > most {
+		event := b[begin:]
+		if !s.open {
+			event = withoutResumes(event)
+		}
+		s.open = len(b) > begin || s.open
+		keep(event, len(b))
+	}
+	s.partial = append(s.partial[:0], b[begin:]...)
+	return b[:kept]
+}
+
+// judge looks at an event whose end has arrived. What has passed in part cannot be
+// changed any more.
+func (s *stream) judge(e *sse.Event) verdict {
+	if s.ending && !bytes.Equal(e.Data, doneData) && !gjson.ValidBytes(e.Data) {
+		if s.open {
+			return asIs
+		}
+		return dropped // it was cut within
+	}
+	v := s.tap.see(e)
+	switch {
+	case s.open || v == usageChunk && !s.strip:
+		return asIs
+	case v == asIs && e.Name != "" && !e.HasData, v == asIs && e.HasData && len(e.Data) == 0:
+		return dropped
+	case v == asIs && e.Resumes:
+		return resumes
+	}
+	return v
 }
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
 	for len(s.ready) == 0 {
+		s.ready = nil
 		if s.err != nil {
 			return 0, readError(s.err)
 		}
-		n, err := s.src.Read(p)
-		if !s.strip {
-			s.pass(p[:n])
-			s.end(err)
-			if n > 0 {
-				return n, nil
-			}
-			continue
+		if len(p) < peekSize {
+			s.fill()
+		} else if out := s.next(p); len(out) > 0 {
+			return len(out), nil
 		}
-		s.ready = append(s.ready[:0], s.pass(p[:n])...)
-		s.end(err)
 	}
 	n := copy(p, s.ready)
 	s.ready = s.ready[n:]
 	return n, nil
+}
+
+// fill reads once and appends what may be passed on to ready.
+func (s *stream) fill() {
+	buf := peeks.Get().(*[]byte)
+	defer peeks.Put(buf)
+	ready := s.ready
+	s.ready = nil
+	ready = append(ready, s.next(*buf)...)
+	s.ready = append(ready, s.ready...)
 }
 
 // Close implements io.Closer.

@@ -10,18 +10,14 @@ import (
 	"penstock/sse"
 )
 
-// textKeys are the members of a delta that hold what the model wrote.
-var textKeys = [][]byte{[]byte(`"content":"`), []byte(`"arguments":"`), []byte(`"reasoning_content":"`), []byte(`"reasoning":"`), []byte(`"text":"`)}
-
-// deltaKey holds it in the events of the Responses API.
-var deltaKeys = [][]byte{[]byte(`"delta":"`)}
-
 var (
-	doneData     = []byte("[DONE]")
-	finishKey    = []byte(`"finish_reason"`)
-	errorKey     = []byte(`"error"`)
-	emptyChoices = []byte(`"choices":[]`)
-	sequenceKey  = []byte(`"sequence_number":`)
+	doneData    = []byte("[DONE]")
+	quotedError = []byte(`"error"`)
+)
+
+const (
+	nameError = "error"
+	namePing  = "ping"
 )
 
 // family is how a stream of an operation ends.
@@ -72,30 +68,31 @@ func newTap(c *provider.Call) *tap {
 	return t
 }
 
-// see looks at one event. It reports whether the event is the usage chunk of a
-// chat or completion stream, which clients get only if they asked.
-func (t *tap) see(e *sse.Event) (usageChunk bool) {
+// see looks at one event, and says what becomes of it.
+func (t *tap) see(e *sse.Event) verdict {
 	if !e.HasData || len(e.Data) == 0 {
-		return false
+		return asIs
 	}
 	if bytes.Equal(e.Data, doneData) {
 		t.done, t.started = true, true
-		return false
+		return asIs
 	}
-	if bytes.Contains(e.Data, errorKey) && t.seeError(e) {
-		t.started = true
-		return false
+	if t.isPing(e) {
+		return ping
 	}
-	if u, ok := usageObject(e.Data); ok {
-		if use, ok := readUsage(u); ok {
-			t.usage = use
-		}
-		usageChunk = t.family == familyChat && isEmptyChoices(e.Data)
+	m := t.members(e)
+	if t.failure != nil {
+		return m.error
 	}
+	t.count(m.text)
 	switch t.family {
 	case familyChat:
-		t.seeChat(e.Data)
+		t.started = t.started || !m.noChoice
+		if m.usage && m.noChoice {
+			return usageChunk
+		}
 	case familyResponses:
+		t.started = true
 		t.seeResponses(e)
 	case familyMedia:
 		t.started = true
@@ -103,7 +100,88 @@ func (t *tap) see(e *sse.Event) (usageChunk bool) {
 	case familyOther:
 		t.started = true
 	}
-	return usageChunk
+	return m.error
+}
+
+// found is what the members of one event tell.
+type found struct {
+	error    verdict // on a top-level error, or one that says that there is none
+	usage    bool    // it holds a usage object
+	noChoice bool    // its choices are empty: usage, and Azure's filter results
+	text     int64   // bytes that the model wrote
+}
+
+// members goes through the members of an event, once and without decoding them.
+func (t *tap) members(e *sse.Event) (f found) {
+	b, flat := e.Data, false // it may be an error
+	for name, i := nextMember(b, 0); name != nil; name, i = nextMember(b, i) {
+		switch string(name) {
+		case "content", "arguments", "reasoning_content", "reasoning", "text":
+			if t.family == familyChat && b[i] == '"' {
+				f.text += int64(stringLen(b[i+1:]))
+			}
+		case "delta": // a string in the events of the Responses API
+			if t.family == familyResponses && b[i] == '"' {
+				f.text += int64(stringLen(b[i+1:]))
+			}
+		case "finish_reason":
+			if b[i] == '"' {
+				t.finished++
+			}
+		case "choices":
+			f.noChoice = b[i] == '[' && bytes.HasPrefix(bytes.TrimLeft(b[i+1:], " "), []byte("]"))
+		case "sequence_number":
+			t.sequence = number(b[i:], t.sequence)
+		case "usage":
+			if b[i] == '{' && !f.usage {
+				f.usage = true
+				if use, ok := readUsage(gjson.ParseBytes(b[i:])); ok {
+					t.usage = use
+				}
+			}
+		case "type", "object":
+			flat = flat || bytes.HasPrefix(b[i:], quotedError)
+		case "error":
+			flat = true
+		}
+	}
+	if flat || e.Name == nameError {
+		f.error = t.seeError(e)
+	}
+	return f
+}
+
+// nextMember finds the next member of an object, at any depth, in JSON from offset
+// i on. It returns its name, escapes as they are, and the offset of its value,
+// which is within b; the name is nil when there is none.
+func nextMember(b []byte, i int) (name []byte, value int) {
+	for ; i < len(b); i++ {
+		if b[i] != '"' {
+			continue
+		}
+		start := i + 1
+		i = start + stringLen(b[start:])
+		value = skipSpace(b, min(i+1, len(b)))
+		if value >= len(b) || b[value] != ':' {
+			continue
+		}
+		if value = skipSpace(b, value+1); value < len(b) {
+			return b[start:i], value
+		}
+	}
+	return nil, len(b)
+}
+
+// number is the natural number at the beginning of b, or otherwise.
+func number(b []byte, otherwise int64) int64 {
+	n := 0
+	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
+		n++
+	}
+	if v, err := strconv.ParseInt(string(b[:n]), 10, 64); err == nil {
+		return v
+	}
+	return otherwise
 }
 
 var mediaEnds = map[string]bool{
@@ -119,45 +197,7 @@ func eventType(e *sse.Event) string {
 	return gjson.GetBytes(e.Data, "type").String()
 }
 
-// isEmptyChoices tells chunks without a choice: usage, and Azure's filter results.
-func isEmptyChoices(data []byte) bool {
-	if bytes.Contains(data, emptyChoices) {
-		return true
-	}
-	c := gjson.GetBytes(data, "choices")
-	return c.IsArray() && len(c.Array()) == 0
-}
-
-func (t *tap) seeChat(data []byte) {
-	if !t.started && !isEmptyChoices(data) {
-		t.started = true
-	}
-	t.countText(data, textKeys)
-	for rest := data; ; {
-		at := bytes.Index(rest, finishKey)
-		if at < 0 {
-			return
-		}
-		rest = bytes.TrimLeft(rest[at+len(finishKey):], " :")
-		if len(rest) > 0 && rest[0] == '"' {
-			t.finished++
-		}
-	}
-}
-
 func (t *tap) seeResponses(e *sse.Event) {
-	t.started = true
-	t.countText(e.Data, deltaKeys)
-	if at := bytes.LastIndex(e.Data, sequenceKey); at >= 0 {
-		digits := e.Data[at+len(sequenceKey):]
-		n := 0
-		for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
-			n++
-		}
-		if v, err := strconv.ParseInt(string(digits[:n]), 10, 64); err == nil {
-			t.sequence = v
-		}
-	}
 	switch eventType(e) {
 	case "response.created":
 		t.response = gjson.GetBytes(e.Data, "response.id").String()
@@ -166,30 +206,44 @@ func (t *tap) seeResponses(e *sse.Event) {
 	}
 }
 
-// seeError notes an error event: a top-level "error" object, or the flat form of
-// the Responses API.
-func (t *tap) seeError(e *sse.Event) bool {
-	top := gjson.GetBytes(e.Data, "error")
-	flat := t.family == familyResponses && eventType(e) == "error"
-	if !top.IsObject() && !flat && !(top.Type == gjson.String && t.family == familyChat) {
+// isPing tells keep-alive events, as Anthropic's API has them, where no SDK of
+// OpenAI's expects one.
+func (t *tap) isPing(e *sse.Event) bool {
+	if t.family == familyOther || len(e.Data) > 64 {
 		return false
 	}
-	t.failure, t.done = bytes.Clone(e.Data), true
-	return true
+	return (e.Name == namePing || e.Name == "") && gjson.GetBytes(e.Data, "type").String() == namePing
 }
 
-// countText adds what the model wrote in an event to the count that stands in for
-// usage until, or unless, it is reported.
-func (t *tap) countText(data []byte, keys [][]byte) {
-	n := int64(0)
-	for _, key := range keys {
-		if at := bytes.Index(data, key); at >= 0 {
-			n += int64(stringLen(data[at+len(key):]))
-		}
+// seeError notes an error event: a top-level "error", or the flat form, which is
+// that of the Responses API and which SDKs do not see on other streams.
+func (t *tap) seeError(e *sse.Event) verdict {
+	top, v := gjson.GetBytes(e.Data, nameError), asIs
+	switch {
+	case top.IsObject():
+	case top.Exists() && (top.Type == gjson.Null || top.Type == gjson.False || top.Type == gjson.String && top.Str == ""):
+		return nullError
+	case top.Exists():
+		v = flatError
+	case t.family == familyOther || !isErrorType(e):
+		return asIs
+	case t.family != familyResponses:
+		v = flatError
 	}
-	if n > 0 {
+	t.failure, t.done, t.started = bytes.Clone(e.Data), true, true
+	return v
+}
+
+func isErrorType(e *sse.Event) bool {
+	return e.Name == nameError || gjson.GetBytes(e.Data, "type").String() == nameError || gjson.GetBytes(e.Data, "object").String() == nameError
+}
+
+// count adds what the model wrote in an event to the count that stands in for
+// usage until, or unless, it is reported.
+func (t *tap) count(text int64) {
+	if text > 0 {
 		t.events++
-		t.text += n
+		t.text += text
 	}
 }
 
