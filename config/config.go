@@ -23,6 +23,7 @@ type Config struct {
 	Relay           Relay               `yaml:"relay,omitempty" jsonschema_description:"How answers go to the client."`
 	Drain           Drain               `yaml:"drain,omitempty" jsonschema_description:"What happens on SIGTERM."`
 	Database        Database            `yaml:"database,omitempty" jsonschema_description:"Durable state. Without a database nothing is kept beyond the process: there is no usage ledger, and budgets begin anew at a restart."`
+	Prices          map[string]Prices   `yaml:"prices,omitempty" jsonschema_description:"Prices of models, in US dollars for a million tokens, before those that come with Penstock. The name is that of a model or of an upstream and a model (openai/gpt-4o), and may end in *."`
 	Usage           Usage               `yaml:"usage,omitempty" jsonschema_description:"The usage ledger: one row for each finished request, in the database."`
 
 	secretFiles []string
@@ -92,12 +93,13 @@ type RouteTarget struct {
 
 // A Team is a group of clients that share limits.
 type Team struct {
-	Weight int      `yaml:"weight,omitempty" jsonschema_description:"Share of a contended upstream, relative to other teams." jsonschema:"minimum=1,maximum=10000,default=1,example=3"`
-	Class  string   `yaml:"class,omitempty" jsonschema_description:"Priority class of the team's requests. A request may lower its own by the header x-penstock-class." jsonschema:"enum=interactive,enum=default,enum=batch,default=default"`
-	Limits Limits   `yaml:"limits,omitempty" jsonschema_description:"The team's own limits. Rates refuse with 429 unless on_limit says wait; concurrency waits."`
-	Models []string `yaml:"models,omitempty" jsonschema_description:"Model names (keys of models) that the team may use; all when absent. A name may end in *." jsonschema:"example=gpt-4o"`
-	Output string   `yaml:"output,omitempty" jsonschema_description:"How much output is reserved on the team's token limits: a moving p90 of what it used before (predicted), or the request's own maximum (strict)." jsonschema:"enum=predicted,enum=strict,default=predicted"`
-	Keys   []Key    `yaml:"keys,omitempty" jsonschema_description:"Keys that identify the team. Make one with: penstock keys new."`
+	Weight   int      `yaml:"weight,omitempty" jsonschema_description:"Share of a contended upstream, relative to other teams." jsonschema:"minimum=1,maximum=10000,default=1,example=3"`
+	Class    string   `yaml:"class,omitempty" jsonschema_description:"Priority class of the team's requests. A request may lower its own by the header x-penstock-class." jsonschema:"enum=interactive,enum=default,enum=batch,default=default"`
+	Limits   Limits   `yaml:"limits,omitempty" jsonschema_description:"The team's own limits. Rates refuse with 429 unless on_limit says wait; concurrency waits."`
+	Models   []string `yaml:"models,omitempty" jsonschema_description:"Model names (keys of models) that the team may use; all when absent. A name may end in *." jsonschema:"example=gpt-4o"`
+	Output   string   `yaml:"output,omitempty" jsonschema_description:"How much output is reserved on the team's token limits: a moving p90 of what it used before (predicted), or the request's own maximum (strict)." jsonschema:"enum=predicted,enum=strict,default=predicted"`
+	Unpriced string   `yaml:"unpriced,omitempty" jsonschema_description:"What happens to a request whose price is not known: refuse it, or allow it and count no cost. By default it is refused where a budget of the team or key applies, and allowed elsewhere." jsonschema:"enum=allow,enum=refuse"`
+	Keys     []Key    `yaml:"keys,omitempty" jsonschema_description:"Keys that identify the team. Make one with: penstock keys new."`
 }
 
 // A Key identifies a team, and may have limits of its own.
@@ -113,12 +115,25 @@ type Key struct {
 // Limits are what a team, key, upstream, model or the gateway may use. Each rate
 // may have several windows at once.
 type Limits struct {
-	Concurrency  *Slots `yaml:"concurrency,omitempty" jsonschema_description:"Requests in flight at once." jsonschema:"example=20"`
-	Requests     Rates  `yaml:"requests,omitempty" jsonschema_description:"Requests per time." jsonschema:"example=500/min"`
-	Tokens       Rates  `yaml:"tokens,omitempty" jsonschema_description:"Input and output tokens per time." jsonschema:"example=2M/min"`
-	InputTokens  Rates  `yaml:"input_tokens,omitempty" jsonschema_description:"Input tokens per time." jsonschema:"example=1M/min"`
-	OutputTokens Rates  `yaml:"output_tokens,omitempty" jsonschema_description:"Output tokens per time." jsonschema:"example=200k/min"`
+	Concurrency  *Slots  `yaml:"concurrency,omitempty" jsonschema_description:"Requests in flight at once." jsonschema:"example=20"`
+	Requests     Rates   `yaml:"requests,omitempty" jsonschema_description:"Requests per time." jsonschema:"example=500/min"`
+	Tokens       Rates   `yaml:"tokens,omitempty" jsonschema_description:"Input and output tokens per time." jsonschema:"example=2M/min"`
+	InputTokens  Rates   `yaml:"input_tokens,omitempty" jsonschema_description:"Input tokens per time." jsonschema:"example=1M/min"`
+	OutputTokens Rates   `yaml:"output_tokens,omitempty" jsonschema_description:"Output tokens per time." jsonschema:"example=200k/min"`
+	Budget       Budgets `yaml:"budget,omitempty" jsonschema_description:"Money per time, of teams and keys. What a request may cost is taken from it before the request is sent; when it is spent, requests are refused until the next window begins." jsonschema:"example=$100/month"`
 }
+
+// A Budget is an amount of money per window. In the file it may be text such as
+// $100/month or $100/30d.
+type Budget struct {
+	Limit Money  `yaml:"limit" jsonschema_description:"US dollars per window." jsonschema:"example=$100"`
+	Per   Period `yaml:"per" jsonschema_description:"The windows: calendar months, weeks from Monday, days, or spans of so many days (30d), which are counted from 1970-01-05; all in UTC." jsonschema:"example=month"`
+	Mode  string `yaml:"mode,omitempty" jsonschema_description:"Enforce the budget, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+}
+
+// Budgets are the budgets of one owner. In the file a single one may stand in place
+// of the list.
+type Budgets []Budget
 
 // Slots is a concurrency limit. In the file it may be a bare number.
 type Slots struct {
@@ -248,3 +263,21 @@ type Usage struct {
 	Flush     Duration `yaml:"flush,omitempty" jsonschema_description:"Longest time that a row waits to be written, at most 1s. A crash loses no more than this." jsonschema:"default=500ms"`
 	Buffer    int64    `yaml:"buffer,omitempty" jsonschema_description:"Rows held in memory while the database cannot be written; beyond it rows are dropped and counted." jsonschema:"minimum=100,maximum=10000000,default=50000"`
 }
+
+// Price is what a model costs under some conditions. In the file a bare number is
+// the price of input.
+type Price struct {
+	Input    Money    `yaml:"input,omitempty" jsonschema_description:"A million input tokens." jsonschema:"example=2.50"`
+	Output   Money    `yaml:"output,omitempty" jsonschema_description:"A million output tokens, reasoning included." jsonschema:"example=10"`
+	Cached   *Money   `yaml:"cached,omitempty" jsonschema_description:"A million input tokens read from the provider's cache; like other input when absent." jsonschema:"example=0.25"`
+	Write    *Money   `yaml:"write,omitempty" jsonschema_description:"A million input tokens written to the provider's cache; like other input when absent." jsonschema:"example=3.125"`
+	Request  Money    `yaml:"request,omitempty" jsonschema_description:"Each request, as for images." jsonschema:"example=0.04"`
+	From     string   `yaml:"from,omitempty" jsonschema_description:"First day in UTC on which this price holds." jsonschema:"example=2027-01-01"`
+	Above    Amount   `yaml:"above,omitempty" jsonschema_description:"Holds for requests with more input tokens than this, for all of their tokens." jsonschema:"example=200k"`
+	Hours    []string `yaml:"hours,omitempty" jsonschema_description:"Holds within these hours in UTC." jsonschema:"example=01:00-04:00"`
+	Weekdays bool     `yaml:"weekdays,omitempty" jsonschema_description:"Holds from Monday to Friday in UTC." jsonschema:"default=false"`
+}
+
+// Prices are the prices of a model. Of the entries that apply to a request the last
+// one counts. In the file a single one may stand in place of the list.
+type Prices []Price

@@ -71,7 +71,7 @@ func toNode(v reflect.Value) (*yaml.Node, error) {
 func structNode(v reflect.Value) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	switch v.Interface().(type) {
-	case Rate, Slots:
+	case Rate, Slots, Budget, Price:
 		n.Style = yaml.FlowStyle
 	}
 	for _, f := range fieldsOf(v.Type()) {

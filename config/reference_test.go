@@ -88,6 +88,8 @@ func writeSection(out *bytes.Buffer, typ reflect.Type) {
 var shortForms = map[reflect.Type]string{
 	reflect.TypeFor[Slots]():       "the number alone, `concurrency: 20`",
 	reflect.TypeFor[Rate]():        "`requests: 500/min`; windows are `s`, `min`, `hour`, `day` or a duration; `[10/s, 500/min]` for several",
+	reflect.TypeFor[Budget]():      "`budget: $100/month`; `[$10/day, $100/month]` for several",
+	reflect.TypeFor[Price]():       "the price of input alone, `text-embedding-3-small: 0.02`; a list of entries for several, of which the last one that applies counts",
 	reflect.TypeFor[Route]():       "the name of an upstream, `gpt-4o: openai`, or a list, `gpt-4o: [openai, azure]`",
 	reflect.TypeFor[RouteTarget](): "the name of the upstream alone",
 }
@@ -100,6 +102,8 @@ func placesOf(typ reflect.Type) []string {
 		return []string{"top level"}
 	case reflect.TypeFor[Rate]():
 		return []string{"limits.requests", "limits.tokens", "limits.input_tokens", "limits.output_tokens"}
+	case reflect.TypeFor[Budget]():
+		return []string{"limits.budget"}
 	}
 	var places []string
 	var visit func(t reflect.Type, at string)
@@ -131,6 +135,10 @@ func titleOf(typ reflect.Type) string {
 	switch {
 	case typ == reflect.TypeFor[Rate]():
 		return "rate"
+	case typ == reflect.TypeFor[Budget]():
+		return "budget"
+	case typ == reflect.TypeFor[Price]():
+		return "price"
 	case len(places) == 1:
 		return strings.TrimSuffix(places[0], "[]")
 	}
@@ -154,6 +162,10 @@ func formOfType(t reflect.Type, f field) string {
 		return "amount"
 	case reflect.TypeFor[Secret]():
 		return "secret"
+	case reflect.TypeFor[Money]():
+		return "money"
+	case reflect.TypeFor[Budgets]():
+		return "budget or list of [budgets](#budget)"
 	case reflect.TypeFor[Rates]():
 		return "rate or list of [rates](#rate)"
 	}

@@ -46,12 +46,18 @@ func makeSchema(t *testing.T) []byte {
 			def.Properties.Set(f.key, finishProperty(property, f))
 		}
 	}
-	delete(s.Definitions, "Rates") // written out where it is used
+	for _, name := range []string{"Rates", "Budgets"} { // written out where they are used
+		delete(s.Definitions, name)
+	}
+	price := &jsonschema.Schema{Ref: "#/$defs/Price"}
+	s.Definitions["Prices"] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{price, {Type: "array", Items: price}}}
 	name := &jsonschema.Schema{Type: "string", Description: "The name of one upstream."}
 	target := &jsonschema.Schema{Ref: "#/$defs/RouteTarget"}
 	for name, short := range map[string][]*jsonschema.Schema{
 		"Slots":       {{Type: "integer", Minimum: "1"}, variable()},
 		"Rate":        {{Type: "string", Pattern: ratePattern}, variable()},
+		"Budget":      {{Type: "string", Pattern: budgetPattern}, variable()},
+		"Price":       {{Type: "number", Minimum: "0"}, {Type: "string", Pattern: moneyPattern}, variable()},
 		"RouteTarget": {name},
 		"Route":       {name, {Type: "array", Items: target}},
 	} {
@@ -68,6 +74,8 @@ func makeSchema(t *testing.T) []byte {
 const (
 	durationPattern = `[0-9]+d([0-9]+(\.[0-9]+)?(ms|s|m|h))*|([0-9]+(\.[0-9]+)?(ms|s|m|h))+`
 	amountPattern   = `[0-9]+(\.[0-9]+)?[kKMB]?`
+	moneyPattern    = `^[$]?[0-9]+([.][0-9]+)?( USD)?$`
+	budgetPattern   = `^[$]?[0-9]+([.][0-9]+)?( USD)?(/| per )(month|week|day|[1-9][0-9]*d)$`
 	ratePattern     = `^` + amountPattern + `/(s|second|min|minute|h|hour|d|day|` + durationPattern + `)$`
 )
 
@@ -80,6 +88,8 @@ func valueSchema(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[Secret]():
 		return &jsonschema.Schema{Type: "string"}
+	case reflect.TypeFor[Money]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "number", Minimum: "0"}, {Type: "string", Pattern: moneyPattern}, variable()}}
 	case reflect.TypeFor[Duration]():
 		pattern, number.Maximum = durationPattern, "0"
 	case reflect.TypeFor[Size]():

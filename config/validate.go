@@ -31,6 +31,7 @@ func (v *validator) validate() {
 	v.routes()
 	v.teams()
 	v.usage()
+	v.prices()
 }
 
 // bad notes that the value at p is wrong; the message ends with what stands there.

@@ -8,6 +8,22 @@ func (v *validator) limits(p path, l Limits, upstream bool) {
 	if l.Concurrency != nil && upstream && l.Concurrency.OnLimit == "refuse" {
 		v.say(p.key("concurrency").key("on_limit"), onlyWaits)
 	}
+	if len(l.Budget) > 0 && upstream {
+		v.say(p.key("budget"), "a budget stands on a team or a key; an upstream has none")
+	}
+	periods := map[Period]bool{}
+	for i, b := range l.Budget {
+		at := p.key("budget").index(i)
+		if b.Limit == 0 {
+			v.bad(at.key("limit"), "expected more than $0")
+		}
+		if _, ok := b.Per.Days(); !ok {
+			v.bad(at.key("per"), errPeriod.Error())
+		} else if periods[b.Per] {
+			v.bad(at.key("per"), "another budget here has this period")
+		}
+		periods[b.Per] = true
+	}
 	for _, dimension := range []struct {
 		key   string
 		rates Rates

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 	"time"
 )
@@ -17,5 +18,29 @@ func (v *validator) usage() {
 	}
 	if v.c.Usage.Retention < Duration(day) {
 		v.bad(path{"usage", "retention"}, "expected at least 1d")
+	}
+}
+
+var hoursPattern = regexp.MustCompile(`^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$`)
+
+// prices checks the prices of models.
+func (v *validator) prices() {
+	for _, name := range sortedKeys(v.c.Prices) {
+		p := path{"prices", name}
+		stem := strings.TrimSuffix(name, "*")
+		if name == "" || strings.Contains(stem, "*") || stem != "" && checkModelName(stem) != "" {
+			v.name(p, "expected the name of a model, or of an upstream and a model, which may end in *")
+		}
+		for i, price := range v.c.Prices[name] {
+			at := p.index(i)
+			if _, err := time.Parse(time.DateOnly, price.From); price.From != "" && err != nil {
+				v.bad(at.key("from"), "expected a date such as 2027-01-01")
+			}
+			for j, h := range price.Hours {
+				if start, end, _ := strings.Cut(h, "-"); !hoursPattern.MatchString(h) || start >= end {
+					v.bad(at.key("hours").index(j), "expected hours such as 01:00-04:00")
+				}
+			}
+		}
 	}
 }
