@@ -44,9 +44,8 @@ func (x *exchange) fail(err error) (abort bool) {
 	case alive:
 		event = openai.ErrorEvent(x.call.Op.Name, e.Code, e.message(), "", -1)
 	}
-	if event != nil {
-		_ = x.pass(event, true)
-	}
+	// What has come is delivered before the connection is broken off.
+	_ = x.pass(event, true)
 	return !alive
 }
 

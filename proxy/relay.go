@@ -200,6 +200,15 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 	a.grant.Settle(theirs)
 }
 
+// unanswered settles a request that no attempt answered.
+func (x *exchange) unanswered(team *limits.Lease) {
+	x.rec.Reserved = team.Reserved()
+	if x.owed.Input > 0 {
+		x.rec.Usage, x.rec.Source = provider.Usage{Input: x.owed.Input}, "estimated"
+	}
+	team.Settle(x.owed)
+}
+
 // estimated is what is charged where the provider did not say: the input as it was
 // estimated, and the output that passed, never more than was reserved.
 func (x *exchange) estimated(use provider.Usage, reserved limits.Cost) provider.Usage {

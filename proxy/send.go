@@ -42,9 +42,26 @@ func (x *exchange) try(grant *limits.Grant, t *provider.Target) (*answer, error)
 		outcome = breaker.Failure
 	}
 	if reached(e) {
-		grant.Settle(limits.Cost{Requests: 1}) // providers count failed requests too
+		used := x.charge(e, grant.Reserved())
+		grant.Settle(used)
 	}
 	return nil, e
+}
+
+// charge is what a failed attempt costs at the upstream: a request, which providers
+// count in any case, and its input where the provider was at work when it was left,
+// because that is billed. The caller owes the same for what was its own doing, once
+// however many attempts there were; or else leaving early would make every request
+// free.
+func (x *exchange) charge(e *provider.Error, reserved limits.Cost) limits.Cost {
+	used := limits.Cost{Requests: 1}
+	if _, late := timeLimits[e.Code]; late || e.Kind == provider.KindCancelled {
+		used.Input = reserved.Input
+		x.owed = used
+	} else if e.Kind == provider.KindClient {
+		x.owed.Requests = 1
+	}
+	return used
 }
 
 // reached reports whether an attempt came as far as the upstream's limits.

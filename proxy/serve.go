@@ -29,7 +29,8 @@ type exchange struct {
 
 	team  *Team
 	call  *provider.Call
-	held  int64 // bytes of its body that count as held memory
+	held  int64       // bytes of bodies that count as held memory
+	owed  limits.Cost // what the caller owes for attempts that nothing came of
 	class limits.Class
 	rec   record
 }
@@ -130,14 +131,14 @@ func (x *exchange) handle() error {
 
 	answer, err := x.attempt(plan, cost)
 	if err != nil {
+		x.unanswered(lease)
 		return err
 	}
 	defer answer.close()
 
 	x.commit(answer)
-	err = x.relay(answer, lease)
-	x.settle(answer, lease)
-	return err
+	defer x.settle(answer, lease) // also when something panics
+	return x.relay(answer, lease)
 }
 
 // crossOrigin tells requests that a web page of somebody else makes through a
