@@ -21,15 +21,15 @@ type simulateFlags struct {
 	Window       time.Duration  `help:"Length of the window." default:"1m"`
 	Mode         simulate.Mode  `help:"How windows are enforced: bucket or sliding." default:"bucket"`
 	Count        simulate.Count `help:"What the token limit counts: actual or max_tokens." default:"actual"`
-	TTFT         time.Duration  `name:"ttft" help:"Time to the first token; negative for none." default:"300ms"`
+	TTFT         time.Duration  `name:"ttft" help:"Time to the first token; 0 for none." default:"300ms"`
 	TTFTJitter   time.Duration  `name:"ttft-jitter" help:"Random time added to it." default:"100ms"`
-	TokenTime    time.Duration  `help:"Time per output token; negative for none." default:"20ms"`
+	TokenTime    time.Duration  `help:"Time per output token; 0 for none." default:"20ms"`
 	OutputTokens int            `help:"Length of an answer in tokens." default:"40"`
 	ChunkTokens  int            `help:"Tokens per stream event." default:"1"`
 	APIKey       string         `name:"api-key" env:"SIMULATOR_API_KEY" help:"Key that requests must carry; any when empty."`
 	Models       []string       `help:"Models that it lists." default:"gpt-4o,gpt-4o-mini"`
 	Strict       bool           `help:"Refuse other models."`
-	Fault        []string       `help:"Faults to inject, such as 'status=503;rate=0.1'; see docs/simulator.md." sep:"none"`
+	Fault        []string       `help:"Faults to inject, such as 'status=503;p=0.1'; see docs/simulator.md." sep:"none"`
 	Seed         uint64         `help:"Seed of random choices." default:"1"`
 }
 
