@@ -72,6 +72,7 @@ type Call struct {
 
 	Stream        bool // the client asked for server-sent events
 	IncludeUsage  bool // the client asked for the usage chunk itself
+	Base64        bool // the client asked for embeddings in base64
 	StreamOptions Span // value of "stream_options" within Body, when present and an object
 	ObjectEnd     int  // offset of the closing brace of the JSON body, 0 when it is not an object
 

@@ -28,6 +28,7 @@ const (
 	usePrompt  // the same; an array may hold several prompts
 	useSchema  // JSON whose names the model reads too
 	useImages  // images by address
+	useFormat  // how embeddings are written
 )
 
 type field struct {
@@ -60,6 +61,7 @@ var fields = byName(
 	field{"text", useSchema},
 	field{"image", useImages},
 	field{"images", useImages},
+	field{"encoding_format", useFormat},
 )
 
 // decides reports whether the field says what a request may do or costs, so that

@@ -152,6 +152,8 @@ func readError(err error) error {
 
 // jsonReply holds an answer until it is whole, or too large to be held.
 func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *http.Response) error {
+	encodeVectors(c, resp)
+	r.Length = resp.ContentLength
 	if resp.ContentLength > int64(t.MaxAnswer) {
 		largeJSON(r, nil, resp)
 		return nil

@@ -167,6 +167,8 @@ func (s *scanner) member(f field, value []byte, at provider.Span) error {
 		n, err := s.integer(f.name, value, s.lim.MaxChoices)
 		c.Choices = max(c.Choices, n)
 		return err
+	case useFormat:
+		c.Base64 = c.Op.Name == opEmbeddings && value[0] == '"' && unquote(value) == formatBase64
 	case useStreamOptions:
 		if !isNull && value[0] != '{' {
 			return reject(CodeInvalidValue, f.name, "stream_options must be an object")
