@@ -173,9 +173,9 @@ type Gateway struct {
 type Queue struct {
 	MaxWait      ClassDurations `yaml:"max_wait,omitempty" jsonschema_description:"Longest wait by priority class. A request whose predicted wait is longer is refused at once with a Retry-After."`
 	Ceiling      ClassPercents  `yaml:"ceiling,omitempty" jsonschema_description:"How far each class may fill an upstream while a higher class is using it, in percent; the rest is kept free for the higher class."`
-	MaxPerTeam   int64          `yaml:"max_per_team,omitempty" jsonschema_description:"Requests of one team that may wait for one upstream." jsonschema:"minimum=1,default=5000"`
+	MaxPerTeam   int64          `yaml:"max_per_team,omitempty" jsonschema_description:"Requests of one team that may wait for one upstream. One key of it may take nine tenths of these places." jsonschema:"minimum=1,default=5000"`
 	MaxTotal     int64          `yaml:"max_total,omitempty" jsonschema_description:"Requests that may wait for one upstream." jsonschema:"minimum=1,default=20000"`
-	MaxTeamBytes Size           `yaml:"max_team_bytes,omitempty" jsonschema_description:"Bytes of bodies of one team's requests that wait for one upstream." jsonschema:"default=128MiB"`
+	MaxTeamBytes Size           `yaml:"max_team_bytes,omitempty" jsonschema_description:"Bytes of bodies of one team's requests that wait for one upstream. One key of it may take nine tenths of them." jsonschema:"default=128MiB"`
 	MaxBytes     Size           `yaml:"max_bytes,omitempty" jsonschema_description:"Bytes of bodies of all requests that wait for one upstream." jsonschema:"default=384MiB"`
 	Keepalive    *Duration      `yaml:"keepalive,omitempty" jsonschema_description:"After waiting this long, and then as often, a streaming client gets an SSE comment so that it does not give up. It commits the status 200, so a later error travels in the stream. 0 switches it off." jsonschema:"minimum=0,default=10s"`
 }

@@ -12,7 +12,7 @@ import (
 type pool struct {
 	name  string
 	class [classes]lane
-	load  map[string]load // by team, while the team waits
+	load  map[owner]load // by team, and by team and key, while they wait
 	count int64
 	bytes int64
 	timer *time.Timer // next time at which a bucket or a pause lets somebody start
@@ -24,6 +24,9 @@ type pool struct {
 }
 
 type load struct{ count, bytes int64 }
+
+// An owner is a key of a team, or with no key the team.
+type owner struct{ team, key string }
 
 // A lane is one priority class of a pool.
 type lane struct {
@@ -101,7 +104,7 @@ const maxTeams = 10_000
 func (q *Queue) pool(name string) *pool {
 	p := q.pools[name]
 	if p == nil {
-		p = &pool{name: name, load: make(map[string]load)}
+		p = &pool{name: name, load: make(map[owner]load)}
 		for i := range p.class {
 			p.class[i].teams = make(map[string]*team)
 		}
@@ -195,16 +198,35 @@ func (q *Queue) remove(w *waiter) {
 }
 
 func (p *pool) account(w *waiter, sign int64) {
-	ld := p.load[w.Team]
-	ld.count += sign
-	ld.bytes += sign * w.Bytes
-	if ld.count == 0 {
-		delete(p.load, w.Team)
-	} else {
-		p.load[w.Team] = ld
+	p.add(owner{team: w.Team}, sign, w.Bytes)
+	if w.Key != "" {
+		p.add(owner{w.Team, w.Key}, sign, w.Bytes)
 	}
 	p.count += sign
 	p.bytes += sign * w.Bytes
+}
+
+func (p *pool) add(o owner, sign, bytes int64) {
+	ld := p.load[o]
+	ld.count += sign
+	ld.bytes += sign * bytes
+	if ld.count == 0 {
+		delete(p.load, o)
+	} else {
+		p.load[o] = ld
+	}
+}
+
+// full reports whether there is no place left for the request. One key may take
+// nine tenths of its team's places, so that it cannot shut out the others.
+func (p *pool) full(cfg *QueueConfig, w *waiter) bool {
+	team, key := p.load[owner{team: w.Team}], p.load[owner{w.Team, w.Key}]
+	if w.Key == "" {
+		key = load{}
+	}
+	return p.count >= cfg.Total || p.bytes+w.Bytes > cfg.Size ||
+		team.count >= cfg.PerTeam || team.bytes+w.Bytes > cfg.TeamSize ||
+		key.count >= max(1, cfg.PerTeam*9/10) || key.bytes > cfg.TeamSize*9/10
 }
 
 // flowKey tells apart what needs different limits.

@@ -264,13 +264,9 @@ func (q *Queue) enqueue(w *waiter, wait time.Duration, asked *refused) error {
 func (q *Queue) bounded(w *waiter) error {
 	kept := w.Targets[:0:0]
 	for _, t := range w.Targets {
-		p := q.pool(t.Upstream)
-		team := p.load[w.Team]
-		if p.count >= q.cfg.Total || p.bytes+w.Bytes > q.cfg.Size ||
-			team.count >= q.cfg.PerTeam || team.bytes+w.Bytes > q.cfg.TeamSize {
-			continue
+		if !q.pool(t.Upstream).full(&q.cfg, w) {
+			kept = append(kept, t)
 		}
-		kept = append(kept, t)
 	}
 	if len(kept) == 0 {
 		return &Exceeded{Reason: ReasonQueueFull, Upstream: w.Targets[0].Upstream, RetryAfter: max(time.Second, q.predict(w))}

@@ -22,7 +22,7 @@ func TestQueueRefusals(t *testing.T) {
 		hits := 0
 		w := newWorld(t, counting(&hits, hangs), nil, func(s *Snapshot) { s.Upstreams["a"].Timeouts.Headers = 50 * time.Second })
 		cfg := queueConfig()
-		cfg.PerTeam, cfg.MaxWait[limits.Default] = 10, 30*time.Second
+		cfg.PerTeam, cfg.MaxWait[limits.Default] = 12, 30*time.Second // 10 for one key
 		w.p.queue.Configure(cfg)
 		w.limit(limits.Concurrency, 1, 0)
 		var wg sync.WaitGroup
