@@ -69,15 +69,14 @@ var ErrUnknown = errors.New("unknown API key")
 // ErrMissing refuses a request that carries no key.
 var ErrMissing = errors.New("missing API key")
 
-// Keys is an immutable set of keys, safe for concurrent use. An empty set lets
-// everybody in as the anonymous caller.
+// Keys is an immutable set of keys, safe for concurrent use.
 type Keys struct {
 	byHash    map[Hash]Key
 	anonymous Caller
 }
 
-// NewKeys returns a set. anonymous is the caller of every request when there are
-// no keys.
+// NewKeys returns a set. anonymous is the caller of every request where no key is
+// asked for, and the zero Caller where one is needed, be there any or not.
 func NewKeys(keys []Key, anonymous Caller) *Keys {
 	k := &Keys{byHash: make(map[Hash]Key, len(keys)), anonymous: anonymous}
 	for _, key := range keys {
@@ -87,7 +86,7 @@ func NewKeys(keys []Key, anonymous Caller) *Keys {
 }
 
 // Open reports whether no key is asked for.
-func (k *Keys) Open() bool { return len(k.byHash) == 0 }
+func (k *Keys) Open() bool { return k.anonymous != (Caller{}) }
 
 // Identify tells the caller by the request's credential. It reports ErrMissing or
 // ErrUnknown.

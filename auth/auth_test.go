@@ -46,7 +46,13 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
-func TestNoKeysLetEverybodyIn(t *testing.T) {
+// covers DB-05: a set without keys lets nobody in, unless it is told to.
+func TestNoKeysLetEverybodyInWhereAllowed(t *testing.T) {
+	for want, h := range map[error]http.Header{ErrMissing: {}, ErrUnknown: {"X-Api-Key": {NewKey()}}} {
+		if _, err := NewKeys(nil, Caller{}).Identify(h); err != want {
+			t.Errorf("%v: got %v, want %v", h, err, want)
+		}
+	}
 	caller, err := NewKeys(nil, Caller{Team: "default"}).Identify(http.Header{})
 	if err != nil || caller.Team != "default" {
 		t.Errorf("got %v, %v", caller, err)

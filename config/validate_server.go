@@ -35,6 +35,12 @@ func (a address) loopback() bool {
 	return a.host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// Loopback reports whether only this machine reaches the data listener.
+func (c *Config) Loopback() bool {
+	a, ok := parseAddress(c.Listen)
+	return ok && a.loopback()
+}
+
 func (a address) all() bool {
 	ip := net.ParseIP(a.host)
 	return a.host == "" || ip != nil && ip.IsUnspecified()
@@ -53,12 +59,12 @@ func (v *validator) listeners() {
 	data, ok := parseAddress(v.c.Listen)
 	if !ok {
 		v.bad(listen, expectedAddress)
-	} else if !data.loopback() && !v.c.InsecureNoAuth && !v.hasKeys() && v.whole("teams", "insecure_no_auth") {
-		hint := "insecure_no_auth: true"
+	} else if !data.loopback() && !v.c.InsecureNoAuth && !v.hasKeys() && v.c.Database.URL == "" && v.whole("teams", "insecure_no_auth", "database") {
+		hint := "a database to keep keys in, or insecure_no_auth: true"
 		if v.d.fromEnvironment() {
-			hint = "PENSTOCK_INSECURE_NO_AUTH=true"
+			hint = "or PENSTOCK_INSECURE_NO_AUTH=true"
 		}
-		v.say(listen, "this address is open to other machines, so it needs teams with keys, or "+hint)
+		v.say(listen, "this address is open to other machines, so it needs teams with keys, "+hint)
 	}
 	v.adminTokens()
 	if v.c.Admin.Listen == "off" {

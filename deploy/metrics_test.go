@@ -21,6 +21,7 @@ var gauges = map[string]string{
 	"limit_level": "scope owner dimension window", "limit_capacity": "scope owner dimension window",
 	"concurrency_in_use": "upstream model", "upstream_scale": "upstream model", "breaker_state": "upstream model",
 	"retry_budget_left": "upstream", "buffered_bytes": "", "buffered_bytes_limit": "", "ready": "", "build_info": "version",
+	"teams_store_up": "", "teams_store_age_seconds": "",
 }
 
 // metricLabels returns the label names of every series that Penstock has, by the

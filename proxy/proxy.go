@@ -142,6 +142,15 @@ func (p *Proxy) Swap(s *Snapshot) {
 	p.queue.Kick()
 }
 
+// SwapCallers puts other keys and teams in force and leaves the rest of the
+// snapshot. Calls of it and of Swap must not overlap.
+func (p *Proxy) SwapCallers(keys *auth.Keys, teams map[string]*Team) {
+	s := *p.snapshot.Load()
+	s.Keys, s.Teams = keys, teams
+	p.snapshot.Store(&s)
+	p.queue.Kick()
+}
+
 // target returns the live state of a target, which all requests for the same
 // upstream × model share.
 func (p *Proxy) target(s *Snapshot, t *provider.Target) *limits.Target {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"penstock/auth"
 	"penstock/breaker"
 	"penstock/config"
 	"penstock/limits"
@@ -21,14 +20,12 @@ import (
 	"penstock/tokens"
 )
 
-// anonymous is the team of everybody where no team has keys.
-const anonymous = "default"
-
 // A builder turns configurations into snapshots. It keeps what outlives a reload:
-// connections, and the models that were seen.
+// connections, the models that were seen, and the settings that were read.
 type builder struct {
 	transports map[transportKey]*http.Transport
 	seen       *route.Seen
+	reader     reader
 }
 
 type transportKey struct {
@@ -37,13 +34,15 @@ type transportKey struct {
 }
 
 func newBuilder() *builder {
-	return &builder{transports: make(map[transportKey]*http.Transport), seen: route.NewSeen()}
+	return &builder{
+		transports: make(map[transportKey]*http.Transport), seen: route.NewSeen(),
+		reader: reader{teams: make(map[string]readTeam), keys: make(map[string]readKey)},
+	}
 }
 
-func (b *builder) snapshot(c *config.Config) (*proxy.Snapshot, error) {
-	keys, open := buildKeys(c)
+func (b *builder) snapshot(c *config.Config, who *callers) (*proxy.Snapshot, error) {
 	s := &proxy.Snapshot{
-		Keys: keys, Teams: buildTeams(c), Upstreams: make(map[string]*proxy.Upstream, len(c.Upstreams)),
+		Keys: who.keys, Teams: who.teams, Upstreams: make(map[string]*proxy.Upstream, len(c.Upstreams)),
 		Settings: buildSettings(c),
 	}
 	if n := c.Gateway.Concurrency; n > 0 {
@@ -51,7 +50,7 @@ func (b *builder) snapshot(c *config.Config) (*proxy.Snapshot, error) {
 	}
 	targets := make(map[string]provider.Target, len(c.Upstreams))
 	for name, up := range c.Upstreams {
-		t, err := b.target(c, name, up, open)
+		t, err := b.target(c, name, up, who.open)
 		if err != nil {
 			return nil, err
 		}
@@ -60,39 +59,6 @@ func (b *builder) snapshot(c *config.Config) (*proxy.Snapshot, error) {
 	}
 	s.Routes = b.routes(c, targets)
 	return s, nil
-}
-
-// buildKeys collects the keys of all teams. It reports whether none is asked for.
-func buildKeys(c *config.Config) (keys *auth.Keys, open bool) {
-	var all []auth.Key
-	for team, t := range c.Teams {
-		for _, k := range t.Keys {
-			digest, ok := k.Digest()
-			if !ok {
-				continue // Load has refused it
-			}
-			expires, _ := k.ExpiresAt()
-			all = append(all, auth.Key{Hash: digest, Caller: auth.Caller{Team: team, Key: k.Name}, Expires: expires, Disabled: k.Disabled})
-		}
-	}
-	return auth.NewKeys(all, auth.Caller{Team: anonymous}), len(all) == 0
-}
-
-func buildTeams(c *config.Config) map[string]*proxy.Team {
-	teams := map[string]*proxy.Team{anonymous: {Name: anonymous, Weight: 1, Class: limits.Default}}
-	for name, t := range c.Teams {
-		class, _ := limits.ParseClass(t.Class)
-		team := &proxy.Team{
-			Name: name, Weight: max(1, t.Weight), Class: class, Models: t.Models, Strict: t.Output == "strict",
-			Limits: buildLimits("team/"+name, limits.ScopeTeam, name, t.Limits),
-			Keys:   make(map[string][]*limits.Limit, len(t.Keys)),
-		}
-		for _, k := range t.Keys {
-			team.Keys[k.Name] = buildLimits("key/"+name+"/"+k.Name, limits.ScopeKey, k.Name, k.Limits)
-		}
-		teams[name] = team
-	}
-	return teams
 }
 
 // buildLimits names each limit by its owner, dimension and window, so that a

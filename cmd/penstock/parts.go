@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,8 +18,10 @@ import (
 	"penstock/admin"
 	"penstock/breaker"
 	"penstock/config"
+	"penstock/database"
 	"penstock/limits"
 	"penstock/proxy"
+	"penstock/teams"
 	"penstock/telemetry"
 	"penstock/tokens"
 )
@@ -31,13 +36,25 @@ type parts struct {
 	metrics   *telemetry.Metrics
 	registry  *prometheus.Registry
 	log       *slog.Logger
+	audit     *slog.Logger
 	logLevel  *slog.LevelVar
 	closeLog  func()
+
+	db    *database.DB // nil without one
+	teams *teams.Registry
+
+	mu     sync.Mutex // held while a snapshot is built and put in force
+	config atomic.Pointer[config.Config]
+	open   bool // whether the snapshot in force asks for no key
 }
 
 func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 	p := &parts{builder: newBuilder(), registry: prometheus.NewRegistry()}
-	p.log, p.logLevel, p.closeLog = newLogger(cfg.Log, env.stderr)
+	p.log, p.audit, p.logLevel, p.closeLog = newLogger(cfg.Log, env.stderr)
+	p.config.Store(cfg)
+	if err := p.openTeams(env.ctx, cfg); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.metrics = telemetry.New(p.registry)
 	store := limits.NewMemory()
@@ -47,21 +64,52 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 		p.metrics.BreakerChanged(upstream, to.String())
 	})
 	p.estimator = tokens.New(tokensConfig(cfg))
-	s, err := p.builder.snapshot(cfg)
+	s, err := p.snapshot(cfg)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.close())
 	}
 	p.proxy = proxy.New(proxy.Parts{Store: store, Queue: p.queue, Breakers: p.breakers, Estimator: p.estimator, Metrics: p.metrics, Log: p.log}, s)
-	p.registry.MustRegister(p.proxy.Gauges(version))
+	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges())
 	return p, nil
+}
+
+// close closes what buildParts has opened.
+func (p *parts) close() error {
+	defer p.closeLog()
+	if p.db == nil {
+		return nil
+	}
+	return p.db.Close()
+}
+
+// snapshot builds the snapshot of a configuration, with the teams and keys that are
+// in force.
+func (p *parts) snapshot(cfg *config.Config) (*proxy.Snapshot, error) {
+	who := p.builder.callers(cfg, p.teams.Set())
+	p.complain(who)
+	s, err := p.builder.snapshot(cfg, who)
+	if err == nil {
+		p.open = who.open
+	}
+	return s, err
 }
 
 // apply puts another configuration in force.
 func (p *parts) apply(cfg *config.Config) error {
-	s, err := p.builder.snapshot(cfg)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	file, err := fileTeams(cfg)
 	if err != nil {
 		return err
 	}
+	s, err := p.snapshot(cfg)
+	if err != nil {
+		return err
+	}
+	if err := p.teams.SetFile(file); err != nil {
+		return err
+	}
+	p.config.Store(cfg)
 	p.queue.Configure(queueConfig(cfg))
 	p.breakers.Configure(breakerConfig(cfg))
 	p.estimator.Configure(tokensConfig(cfg))
@@ -92,9 +140,11 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 	return e
 }
 
-func adminHandler(cfg *config.Config, g prometheus.Gatherer, ready func() bool) http.Handler {
+func (p *parts) adminHandler(cfg *config.Config, ready func() bool) http.Handler {
+	api := (&admin.TeamsAPI{Registry: p.teams, Log: p.log, Audit: p.audit}).Routes()
 	return admin.Handler(admin.Config{
-		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Gatherer: g,
+		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Gatherer: p.registry,
+		API: api,
 	})
 }
 
@@ -125,16 +175,19 @@ func tuneRuntime(getenv func(string) (string, bool)) {
 	}
 }
 
-func newLogger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar, func()) {
-	level := &slog.LevelVar{}
+// newLogger returns the log, and the audit log: the same lines, whatever the level.
+func newLogger(c config.Log, w io.Writer) (log, audit *slog.Logger, level *slog.LevelVar, closeLog func()) {
+	level = &slog.LevelVar{}
 	level.Set(logLevel(c))
 	out := newLogWriter(w)
-	options := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewJSONHandler(out, options)
-	if c.Format == "text" {
-		h = slog.NewTextHandler(out, options)
+	handler := func(l slog.Leveler) *slog.Logger {
+		options := &slog.HandlerOptions{Level: l}
+		if c.Format == "text" {
+			return slog.New(slog.NewTextHandler(out, options))
+		}
+		return slog.New(slog.NewJSONHandler(out, options))
 	}
-	return slog.New(h), level, out.close
+	return handler(level), handler(slog.LevelInfo), level, out.close
 }
 
 func logLevel(c config.Log) slog.Level {

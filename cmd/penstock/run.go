@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
-	"penstock/auth"
 	"penstock/config"
 )
 
@@ -29,7 +26,8 @@ type commands struct {
 	Check     checkCommand     `cmd:"" help:"Check a configuration file and print what it amounts to, secrets masked."`
 	Demo      demoCommand      `cmd:"" help:"Run the gateway in front of a simulated provider: no key, no network."`
 	Simulate  simulateCommand  `cmd:"" name:"simulate-provider" help:"Run the simulated provider alone."`
-	Keys      keysCommand      `cmd:"" help:"Make and hash client keys."`
+	Keys      keysCommand      `cmd:"" help:"Make, list, change, rotate and revoke client keys of a running gateway."`
+	Teams     teamsCommand     `cmd:"" help:"Make, list, change and delete teams of a running gateway."`
 	Schema    schemaCommand    `cmd:"" help:"Print the JSON Schema of the configuration file."`
 	Health    healthCommand    `cmd:"" name:"healthcheck" help:"Ask a running gateway whether it is alive; for container health checks."`
 	VersionIs versionIsCommand `cmd:"" name:"version" help:"Print the version."`
@@ -98,37 +96,6 @@ func loadConfig(path string, env *environment) (*config.Config, error) {
 		return config.FromEnvironment(env.getenv)
 	}
 	return config.Load(path, env.getenv)
-}
-
-type keysCommand struct {
-	New  keysNewCommand  `cmd:"" help:"Make a client key. It is shown once: keep it, and put its hash into the configuration."`
-	Hash keysHashCommand `cmd:"" help:"Print the hash of a key read from standard input."`
-}
-
-type keysNewCommand struct{}
-
-// Run prints a key and its hash.
-func (keysNewCommand) Run(env *environment) error {
-	key := auth.NewKey()
-	_, err := fmt.Fprintf(env.stdout, "key:  %s\nhash: %s\n", key, auth.HashOf(key))
-	return err
-}
-
-type keysHashCommand struct{}
-
-// Run reads the key from standard input, so that it stays out of the shell's
-// history and the process list.
-func (keysHashCommand) Run(env *environment) error {
-	line, err := bufio.NewReader(io.LimitReader(env.stdin, 4096)).ReadString('\n')
-	key := strings.TrimRight(line, "\r\n")
-	if key == "" {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read the key: %w", err)
-		}
-		return errors.New("no key on standard input; use: penstock keys hash < file-with-key")
-	}
-	_, err = fmt.Fprintln(env.stdout, auth.HashOf(key))
-	return err
 }
 
 type schemaCommand struct{}

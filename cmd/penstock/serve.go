@@ -63,7 +63,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	g := &gateway{parts: p, cfg: cfg}
 	g.life, g.finish = context.WithCancel(context.Background())
 	if g.lis, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("listen: %w; set listen to a free address", err)
+		return nil, errors.Join(fmt.Errorf("listen: %w; set listen to a free address", err), p.close())
 	}
 	g.lis = netutil.LimitListener(g.lis, connections(cfg))
 	g.data = &http.Server{
@@ -75,9 +75,9 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	}
 	if g.alis, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 		g.lis.Close()
-		return nil, fmt.Errorf("admin.listen: %w; set admin.listen to a free address, or to off", err)
+		return nil, errors.Join(fmt.Errorf("admin.listen: %w; set admin.listen to a free address, or to off", err), p.close())
 	}
-	g.adm = &http.Server{Handler: adminHandler(cfg, p.registry, g.ready), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
+	g.adm = &http.Server{Handler: p.adminHandler(cfg, g.ready), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
 	return g, nil
 }
 
@@ -99,7 +99,7 @@ func connections(cfg *config.Config) int {
 
 // serve runs until ctx ends or a listener fails, then drains.
 func (g *gateway) serve(ctx context.Context) error {
-	defer g.closeLog()
+	g.work.Go(func() { g.teams.Run(g.life) })
 	failed := make(chan error, 2)
 	g.start(g.data, g.lis, failed)
 	if g.adm != nil {
@@ -109,10 +109,10 @@ func (g *gateway) serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		g.drain()
-		return nil
+		return g.close()
 	case err := <-failed:
 		g.stop()
-		return err
+		return errors.Join(err, g.close())
 	}
 }
 

@@ -26,6 +26,13 @@ func (m *Memory) Break(err error) {
 	m.err = err
 }
 
+// Forget empties the store, as a file is that somebody has deleted.
+func (m *Memory) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.version, m.teams, m.keys = 0, nil, nil
+}
+
 // Version implements teams.Store.
 func (m *Memory) Version(context.Context) (int64, error) {
 	m.mu.Lock()
