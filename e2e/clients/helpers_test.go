@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -142,4 +143,34 @@ func requests(r *stack.Recorder, endpoint string) (n int64) {
 		n += count
 	}
 	return n
+}
+
+// rawReply makes the raw upstream answer with the bytes given, in parts.
+func rawReply(parts ...string) option.RequestOption {
+	return option.WithMiddleware(func(r *http.Request, next option.MiddlewareNext) (*http.Response, error) {
+		r.Header[stack.RawHeader] = stack.RawParts(parts...)
+		return next(r)
+	})
+}
+
+// rawJSON makes the raw upstream answer with a status and JSON.
+func rawJSON(status int, body string, headers ...string) option.RequestOption {
+	return rawReply(answer(status, "application/json", body, headers...))
+}
+
+// rawStream makes the raw upstream answer with an event stream in parts.
+func rawStream(parts ...string) option.RequestOption {
+	head := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+	return rawReply(append([]string{head}, parts...)...)
+}
+
+// answer is an answer as it stands on the wire.
+func answer(status int, kind, body string, headers ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n", status, http.StatusText(status), kind, len(body))
+	for i := 0; i+1 < len(headers); i += 2 {
+		fmt.Fprintf(&b, "%s: %s\r\n", headers[i], headers[i+1])
+	}
+	b.WriteString("\r\n" + body)
+	return b.String()
 }

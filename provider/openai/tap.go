@@ -27,7 +27,7 @@ const (
 	familyOther     family = iota // no known terminal event
 	familyChat                    // chat completions and completions: finish reasons, then [DONE]
 	familyResponses               // a response.completed, .incomplete or .failed event
-	familyMedia                   // images, speech, transcriptions: an event of its own
+	familyMedia                   // images, speech, transcriptions: an event of its own for each
 )
 
 func familyOf(op string) family {
@@ -96,7 +96,10 @@ func (t *tap) see(e *sse.Event) verdict {
 		t.seeResponses(e)
 	case familyMedia:
 		t.started = true
-		t.done = t.done || mediaEnds[eventType(e)]
+		if mediaEnds[eventType(e)] {
+			t.finished++
+		}
+		t.done = t.finished >= t.choices
 	case familyOther:
 		t.started = true
 	}

@@ -26,13 +26,15 @@ const (
 	Model       = "gpt-4o"           // served by main under its own name
 	Alias       = "alias"            // served by main as AliasTarget
 	AliasTarget = "gpt-4o-mini-2024" // never seen by clients' requests
-	Faulty      = "faulty"           // one upstream, which obeys x-simulate
+	Faulty      = "faulty"           // one upstream, which obeys x-simulate; faulty-0 to faulty-9 are further models of it
 	Shaky       = "shaky"            // one upstream, whose rules a test sets
 	FailStatus  = "fail-status"      // first upstream answers 503, second is main
 	FailStream  = "fail-stream"      // first upstream fails behind a 200, second is main
 	Unreachable = "unreachable"      // nobody listens there
 	Hanging     = "hanging"          // short time limits; the upstream obeys x-simulate
 	WrongKey    = "wrong-key"        // the upstream refuses the gateway's key
+	Raw         = "raw"              // one upstream, which answers with the bytes of RawHeader
+	RawFirst    = "raw-first"        // the same first, second is main
 )
 
 // MaxBody is the largest JSON body that the gateway accepts, in bytes.
@@ -49,6 +51,7 @@ type Stack struct {
 	FaultyURL string `json:"faulty_url"`
 	ShakyURL  string `json:"shaky_url"`
 	OwnURL    string `json:"own_url"` // behind the sidecar
+	RawURL    string `json:"raw_url"`
 
 	ClientKey   string `json:"client_key"`
 	LimitedKey  string `json:"limited_key"`
@@ -61,6 +64,7 @@ type Stack struct {
 	Faulty  *Recorder        `json:"-"`
 	Shaky   *Recorder        `json:"-"`
 	Own     *Recorder        `json:"-"`
+	Raw     *Recorder        `json:"-"`
 }
 
 // Start runs the gateways and their providers until the test ends.
@@ -68,10 +72,10 @@ func Start(t testing.TB) *Stack {
 	t.Helper()
 	s := &Stack{
 		ClientKey: ClientKey, LimitedKey: LimitedKey, NarrowKey: NarrowKey, UpstreamKey: UpstreamKey, MaxBody: MaxBody,
-		Main: quick("", UpstreamKey), Faulty: quick("", ""), Shaky: quick("", ""), Own: quick("", ClientKey),
+		Main: quick("", UpstreamKey), Faulty: quick("", ""), Shaky: quick("", ""), Own: quick("", ClientKey), Raw: quick("", ""),
 	}
 	s.MainURL, s.FaultyURL = harness.Serve(t, s.Main), harness.Serve(t, s.Faulty)
-	s.ShakyURL, s.OwnURL = harness.Serve(t, s.Shaky), harness.Serve(t, s.Own)
+	s.ShakyURL, s.OwnURL, s.RawURL = harness.Serve(t, s.Shaky), harness.Serve(t, s.Own), harness.Serve(t, raw(s.Raw))
 	s.Gateway = harness.Start(t, s.config(t), "E2E_UPSTREAM_KEY="+UpstreamKey)
 	s.BaseURL, s.Admin = s.Gateway.URL+"/v1", s.Gateway.Admin
 	s.Sidecar = harness.Start(t, fmt.Sprintf("upstreams: {own: {base_url: %s/v1}}\n", s.OwnURL)).URL + "/v1"
@@ -105,6 +109,7 @@ func (s *Stack) config(t testing.TB) string {
 	b.WriteString(upstream("main", s.MainURL, ", api_key: \"${E2E_UPSTREAM_KEY}\""))
 	b.WriteString(upstream("faulty", s.FaultyURL, ""))
 	b.WriteString(upstream("shaky", s.ShakyURL, ""))
+	b.WriteString(upstream("raw", s.RawURL, ""))
 	b.WriteString(upstream("down", down, ""))
 	b.WriteString(upstream("in-band", inBand, ""))
 	b.WriteString(upstream("gone", "http://"+harness.FreeAddress(t), ""))
@@ -115,9 +120,13 @@ func (s *Stack) config(t testing.TB) string {
 		{Model, "main"}, {"text-embedding-3-small", "main"}, {"gpt-3.5-turbo-instruct", "main"}, {"tts-1", "main"},
 		{"whisper-1", "main"}, {"gpt-image-1", "main"}, {"omni-moderation-latest", "main"},
 		{Faulty, "faulty"}, {Shaky, "shaky"}, {FailStatus, "[down, main]"}, {FailStream, "[in-band, main]"},
+		{Raw, "raw"}, {RawFirst, "[raw, main]"},
 		{Unreachable, "gone"}, {Hanging, "slow"}, {WrongKey, "wrong-key"},
 	} {
 		fmt.Fprintf(&b, "  %s: {targets: %s}\n", m[0], m[1])
+	}
+	for i := range 10 { // each is paused and learned of by itself
+		fmt.Fprintf(&b, "  %s-%d: {targets: faulty}\n", Faulty, i)
 	}
 	fmt.Fprintf(&b, `teams:
   all: {keys: [{name: all, hash: %q}]}

@@ -1,0 +1,72 @@
+package stack
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// RawHeader makes the raw upstream answer with the bytes it holds in base64, status
+// line included, and then close the connection. It may come several times; the
+// parts are written one after the other with a pause between them. RawAbort breaks
+// the connection off at the end.
+const (
+	RawHeader = "X-Raw-Reply"
+	RawAbort  = "X-Raw-Abort"
+)
+
+// rawPause lies between the parts of a raw answer.
+const rawPause = 20 * time.Millisecond
+
+// RawParts encodes the parts of an answer for RawHeader.
+func RawParts(parts ...string) []string {
+	out := make([]string, len(parts))
+	for i, p := range parts {
+		out[i] = base64.StdEncoding.EncodeToString([]byte(p))
+	}
+	return out
+}
+
+// raw is an upstream that answers as its request says, however odd that is. It
+// keeps requests as every Recorder does.
+func raw(rec *Recorder) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		parts := r.Header.Values(RawHeader)
+		if len(parts) == 0 {
+			rec.ServeHTTP(w, r)
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if name := r.Header.Get(RecordHeader); name != "" {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			rec.keep(name, Record{Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Header: r.Header.Clone(), Body: body})
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			http.Error(w, "this connection cannot be taken over", http.StatusInternalServerError)
+			return
+		}
+		defer conn.Close()
+		for i, part := range parts {
+			b, err := base64.StdEncoding.DecodeString(part)
+			if err != nil {
+				return
+			}
+			if i > 0 {
+				time.Sleep(rawPause)
+			}
+			if _, err := conn.Write(b); err != nil {
+				return
+			}
+		}
+		if tcp, ok := conn.(*net.TCPConn); ok && r.Header.Get(RawAbort) != "" {
+			_ = tcp.SetLinger(0)
+		}
+	})
+}
