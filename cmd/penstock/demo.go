@@ -116,7 +116,9 @@ The gateway is at http://%[1]s/v1, metrics at http://%[2]s/metrics. Try:
   curl http://%[1]s/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
 
-`, g.lis.Addr(), c.Admin)
+The simulated provider behind it is at http://%[3]s/v1, what it saw at http://%[3]s/simulator/stats.
+
+`, g.lis.Addr(), c.Admin, l.Addr())
 		err = g.serve(env.ctx)
 	}
 	cancel()

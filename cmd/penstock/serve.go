@@ -63,7 +63,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	g := &gateway{parts: p, cfg: cfg}
 	g.life, g.finish = context.WithCancel(context.Background())
 	if g.lis, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen: %w; set listen to a free address", err), p.close())
+		return nil, errors.Join(fmt.Errorf("listen: %w; give another address by listen in the file, by PENSTOCK_LISTEN without one, or by --listen for the demo", err), p.close())
 	}
 	g.lis = netutil.LimitListener(g.lis, connections(cfg))
 	g.data = &http.Server{
@@ -75,7 +75,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	}
 	if g.alis, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 		g.lis.Close()
-		return nil, errors.Join(fmt.Errorf("admin.listen: %w; set admin.listen to a free address, or to off", err), p.close())
+		return nil, errors.Join(fmt.Errorf("admin.listen: %w; give another address, or off, by admin.listen in the file, by PENSTOCK_ADMIN_LISTEN without one, or by --admin for the demo", err), p.close())
 	}
 	g.adm = &http.Server{Handler: p.adminHandler(cfg, g.ready), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
 	return g, nil
