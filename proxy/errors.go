@@ -95,7 +95,7 @@ func describe(err error) *apiError {
 		return invalid(http.StatusBadRequest, request.Code, request.Param, request.Message)
 	case errors.Is(err, auth.ErrMissing):
 		return &apiError{Status: http.StatusUnauthorized, Code: "invalid_api_key", Type: typeInvalid, Outcome: "client_error", Close: true,
-			Message: "no API key given; send the key that the gateway's operator gave you as Authorization: Bearer <key>"}
+			Message: "no API key given; send the one that the gateway's operator gave you in the header Authorization, after the word Bearer"}
 	case errors.Is(err, auth.ErrUnknown):
 		return &apiError{Status: http.StatusUnauthorized, Code: "invalid_api_key", Type: typeInvalid, Outcome: "client_error", Close: true,
 			Message: "this API key is unknown, expired or disabled; ask the gateway's operator for a valid one"}
