@@ -31,14 +31,24 @@ func (l *Limit) WindowAt(at micros) (start, end micros) {
 	return at - since, at - since + length
 }
 
+// period is the window as people say it.
 func (l *Limit) period() string {
-	switch {
-	case l.Monthly:
+	if l.Monthly {
 		return "month"
-	case l.Window == 24*time.Hour:
-		return "day"
 	}
-	return fmt.Sprintf("%d days", l.Window/(24*time.Hour))
+	for _, unit := range [...]struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		switch n := l.Window / unit.length; {
+		case l.Window%unit.length != 0:
+		case n == 1:
+			return unit.name
+		case n > 1:
+			return fmt.Sprintf("%d %ss", n, unit.name)
+		}
+	}
+	return l.Window.String()
 }
 
 // A Purse is the state of a budget: what was charged since its window began. It is

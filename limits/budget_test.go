@@ -91,3 +91,14 @@ func TestUSD(t *testing.T) {
 		}
 	}
 }
+
+func TestPeriodsReadWell(t *testing.T) {
+	for window, want := range map[time.Duration]string{
+		time.Second: "second", 10 * time.Second: "10 seconds", time.Minute: "minute", 90 * time.Second: "90 seconds",
+		time.Hour: "hour", 6 * time.Hour: "6 hours", 24 * time.Hour: "day", 30 * 24 * time.Hour: "30 days", 1500 * time.Millisecond: "1.5s",
+	} {
+		if got := (&Limit{Window: window}).period(); got != want {
+			t.Errorf("%v: %q, want %q", window, got, want)
+		}
+	}
+}

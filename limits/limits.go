@@ -170,7 +170,7 @@ func (l *Limit) String() string {
 	if l.Dimension == Spend {
 		return fmt.Sprintf("%s %s: budget of %s per %s", l.Scope, l.Owner, USD(l.Amount), l.period())
 	}
-	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.Window)
+	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.period())
 }
 
 // charge is what cost takes from the limit, and whether that can ever fit.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -129,10 +131,7 @@ func (g *gateway) announce() {
 	if g.alis != nil {
 		admin = g.alis.Addr().String()
 	}
-	names := make([]string, 0, len(g.cfg.Upstreams))
-	for name := range g.cfg.Upstreams {
-		names = append(names, name)
-	}
+	names := slices.Sorted(maps.Keys(g.cfg.Upstreams))
 	g.log.Info("penstock is listening", "version", version, "listen", g.lis.Addr().String(), "admin", admin,
 		"base_url", "http://"+g.lis.Addr().String()+"/v1", "upstreams", names)
 }
