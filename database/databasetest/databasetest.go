@@ -3,20 +3,12 @@
 package databasetest
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
+	"sync"
 	"testing"
-	"time"
 
 	"penstock/database"
 )
@@ -47,131 +39,55 @@ func Open(t *testing.T, url string) *database.DB {
 	return db
 }
 
-// Postgres starts a PostgreSQL server for the test and returns the URL of its empty
-// database. It fails the test where there is no server to start: install
-// postgresql-15.
+// Main runs the tests of a package over one PostgreSQL server, which is started
+// when the first of them asks for it. Call it from TestMain; without it every test
+// has a server of its own.
+func Main(m *testing.M) {
+	shared.on = true
+	code := m.Run()
+	if shared.server != nil {
+		if err := shared.server.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+var shared struct {
+	sync.Mutex
+	on        bool
+	server    *server
+	databases int
+}
+
+// Postgres returns the URL of an empty database of a PostgreSQL server that runs at
+// least until the test ends. It fails the test where there is no server to start:
+// install postgresql-15.
 func Postgres(t *testing.T) string {
 	t.Helper()
-	bin, err := binaries()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server != nil {
+		shared.databases++
+		url, err := shared.server.database(fmt.Sprintf("test%d", shared.databases))
+		if err != nil {
+			t.Fatalf("PostgreSQL: %v", err)
+		}
+		return url
+	}
+	s, err := startServer()
 	if err != nil {
-		t.Fatalf("no PostgreSQL server: %v", err)
+		t.Fatalf("PostgreSQL: %v", err)
 	}
-	// Not t.TempDir: the server's user could not enter it.
-	dir, err := os.MkdirTemp("", "penstock-pg")
-	if err != nil {
-		t.Fatal(err)
+	if shared.on {
+		shared.server = s
+	} else {
+		t.Cleanup(func() {
+			if err := s.stop(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	credential, err := serverUser(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := func(name string, args ...string) {
-		t.Helper()
-		cmd := exec.Command(filepath.Join(bin, name), args...)
-		cmd.Dir = dir
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-	}
-	data := filepath.Join(dir, "data")
-	run("initdb", "-D", data, "-U", "penstock", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-	port := freePort(t)
-	var log bytes.Buffer
-	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-k", dir,
-		"-c", "fsync=off", "-c", "max_connections=40", "-c", "shared_buffers=16MB")
-	server.Dir, server.Stdout, server.Stderr = dir, &log, &log
-	// The server ends with the test's process, however that ends.
-	server.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGINT}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
-	t.Cleanup(func() {
-		_ = server.Process.Signal(syscall.SIGINT) // fast shutdown
-		select {
-		case <-ended:
-		case <-time.After(20 * time.Second):
-			_ = server.Process.Kill()
-			<-ended
-			t.Error("PostgreSQL did not stop")
-		}
-	})
-	url := fmt.Sprintf("postgres://penstock@127.0.0.1:%d/postgres?sslmode=disable", port)
-	if err := ready(url, ended); err != nil {
-		t.Fatalf("PostgreSQL did not start: %v\n%s", err, log.String())
-	}
-	return url
-}
-
-// ready waits until the server takes connections, without touching its schema.
-func ready(url string, ended chan error) error {
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		err := ping(url)
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return errors.New("the server has ended")
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// binaries finds PostgreSQL's programs, and installs them where the test may.
-func binaries() (string, error) {
-	find := func() string {
-		if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres"); len(found) > 0 {
-			return filepath.Dir(found[len(found)-1])
-		}
-		if p, err := exec.LookPath("postgres"); err == nil {
-			return filepath.Dir(p)
-		}
-		return ""
-	}
-	if dir := find(); dir != "" {
-		return dir, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", "postgresql-15")
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	out, err := cmd.CombinedOutput()
-	if dir := find(); dir != "" {
-		return dir, nil
-	}
-	return "", fmt.Errorf("apt-get install postgresql-15: %w: %s", err, strings.TrimSpace(string(out)))
-}
-
-// serverUser is who runs the server, which refuses to run as root, and makes dir
-// theirs.
-func serverUser(dir string) (*syscall.Credential, error) {
-	if os.Getuid() != 0 {
-		return nil, nil
-	}
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		return nil, err
-	}
-	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
-	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, err
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, os.Chown(dir, int(uid), int(gid))
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return s.url("postgres")
 }
