@@ -166,17 +166,18 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		c.soon(pause)
 		return false
 	}
-	headroom, cost := q.headroom(p, w.Class), w.costAt(t)
-	charges := appendCharges(make([]Charge, 0, len(w.Owner)+len(w.Gateway)+6), w.Owner, w.Cost)
+	headroom, cost, own := q.headroom(p, w.Class), w.costAt(t), w.costAt(nil)
+	charges := appendCharges(make([]Charge, 0, len(w.Owner)+len(w.Gateway)+6), w.Owner, own)
 	charges, never := t.charges(charges, cost, headroom)
 	if never != nil {
 		return false // the limit shrank meanwhile; the deadline ends the wait
 	}
-	charges = appendCharges(charges, w.Gateway, w.Cost)
+	charges = appendCharges(charges, w.Gateway, own)
 	if l := c.has(charges); l != nil {
 		w.hold(t, l)
 		return false
 	}
+	w.price = max(1, t.likely(cost, Tokens))
 	id := nextID()
 	v, err := q.take(w, p, id, charges)
 	switch {
@@ -259,7 +260,7 @@ func (q *Queue) settle(w *waiter, g *Grant, err error) {
 
 // ended takes a lease's end into account and lets others start.
 func (q *Queue) ended(w *waiter, p *pool, t *Target, l *Lease, actual Cost) {
-	t.ended(time.Since(l.start), actual)
+	t.ended(time.Since(l.start), l.Reserved(), actual)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p.corrected(w, actual)

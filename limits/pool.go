@@ -263,11 +263,20 @@ func (t *team) order() []*flow {
 }
 
 // activate brings a team that was away up to the present: the past earns it
-// nothing. What it is owed while it waits stays its own.
+// nothing. What it is owed while it waits stays its own. The present is where the
+// team stands that is next; the tags of requests that have started may lie far
+// ahead of it, until it is known what they really used.
 func (l *lane) activate(t *team) {
-	if len(t.flows) == 0 {
-		t.finish = max(t.finish, l.virtual)
+	if len(t.flows) > 0 {
+		return
 	}
+	present := l.virtual
+	for i, other := range l.waiting {
+		if i == 0 || other.finish < present {
+			present = other.finish
+		}
+	}
+	t.finish = max(t.finish, present)
 }
 
 // price is what a request costs in fair queueing: its tokens, and at least
@@ -280,13 +289,13 @@ func (p *pool) served(w *waiter) {
 	t := l.team(w.Team, w.Weight)
 	l.activate(t)
 	l.virtual = max(l.virtual, t.finish)
-	t.finish += price(w.Cost) / t.weight
+	t.finish += w.price / t.weight
 	l.inFlight++
 	l.seen = time.Now()
 	for _, e := range w.entries {
 		if e.pool == p {
 			t.virtual = max(t.virtual, e.flow.finish)
-			e.flow.finish += price(w.Cost)
+			e.flow.finish += w.price
 		}
 	}
 }
@@ -297,8 +306,8 @@ func (p *pool) corrected(w *waiter, actual Cost) {
 	l := &p.class[w.Class]
 	l.inFlight--
 	if t := l.teams[w.Team]; t != nil {
-		t.finish += (price(actual) - price(w.Cost)) / t.weight
-		t.owed += price(actual) - price(w.Cost)
+		t.finish += (price(actual) - w.price) / t.weight
+		t.owed += price(actual) - w.price
 	}
 }
 
@@ -306,7 +315,7 @@ func (p *pool) corrected(w *waiter, actual Cost) {
 func (p *pool) turn(w *waiter) (*team, Turn) {
 	t := p.class[w.Class].team(w.Team, w.Weight)
 	waiting := len(t.flows) > 1 || len(t.flows) == 1 && len(t.flows[0].entries) > 1
-	return t, Turn{Team: w.Team, Weight: max(1, w.Weight), Class: w.Class, Price: price(w.Cost), Owed: t.owed, More: waiting}
+	return t, Turn{Team: w.Team, Weight: max(1, w.Weight), Class: w.Class, Price: w.price, Owed: t.owed, More: waiting}
 }
 
 // headroom is the percentage of the upstream that the class must leave free,

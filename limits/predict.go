@@ -51,7 +51,7 @@ func (q *Queue) waitFor(w *waiter, p *pool, t *Target, l *Limit) time.Duration {
 		return time.Duration(missing * float64(t.meanHold()) / math.Max(1, float64(l.Amount)*scale))
 	}
 	n, _ := l.charge(w.costAt(t))
-	missing := float64(ahead.of(l.Dimension)+n) - float64(levels[0].Remaining)
+	missing := t.likely(ahead, l.Dimension) + float64(n) - float64(levels[0].Remaining)
 	if missing <= 0 {
 		return 0
 	}

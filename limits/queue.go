@@ -60,8 +60,9 @@ type Request struct {
 	Owner   []*Limit      // limits of the key and the team that wait, narrowest first
 	Gateway []*Limit      // limits of the gateway
 	Targets []*Target     // in order of preference
-	// CostAt is what a target's provider counts, where that differs from Cost;
-	// nil when it does not.
+	// CostAt is what is known by now of the request's cost, which may be less or
+	// more than was thought when it came: for a target, whose provider may count in
+	// its own way, or for nil in general. A nil CostAt stands for Cost.
 	CostAt func(*Target) Cost
 }
 
@@ -144,6 +145,7 @@ type waiter struct {
 	entries  []*entry // one for each upstream
 	joined   time.Time
 	deadline time.Time
+	price    float64       // in fair queueing, as it was when it was last asked for
 	asking   bool          // a store is being asked for it
 	missed   []*pool       // pools that passed it over meanwhile
 	ready    chan struct{} // closed when grant or err is set

@@ -504,3 +504,78 @@ func TestAccountsBalance(t *testing.T) {
 		}
 	})
 }
+
+// covers LIM-02: requests that were estimated before anything was known start by
+// what is known when their turn comes.
+func TestWaitersAreEstimatedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a", rateLimit("a", Tokens, 6000, time.Minute))
+		guess := int64(3000)
+		ask := func() (*Ticket, error) {
+			r := request("t", 1, 10, up)
+			r.Cost.Output, r.Cost.Predicted = guess, guess
+			r.CostAt = func(*Target) Cost { return Cost{Requests: 1, Input: 10, Output: guess, Predicted: guess} }
+			return w.q.Join(r)
+		}
+		first, err := ask()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var waiting []*Ticket
+		for range 20 {
+			ticket, err := ask()
+			if err != nil {
+				t.Fatalf("refused although nothing is known: %v", err)
+			}
+			waiting = append(waiting, ticket)
+		}
+		guess = 90
+		first.w.grant.Settle(Cost{Requests: 1, Input: 10, Output: 90})
+		for i, ticket := range waiting {
+			if ticket.w.grant == nil || ticket.w.grant.Reserved().Output != 90 {
+				t.Fatalf("number %d still waits, or holds too much", i)
+			}
+		}
+	})
+}
+
+// covers LIM-09: what others were thought to use and did not use does not put a
+// team that comes later behind them.
+func TestWrongEstimatesDelayNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		up := w.target("a", rateLimit("a", Tokens, 60_000, time.Minute))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		use := func(team string, weight int) time.Duration {
+			r := request(team, weight, 10, up)
+			r.Cost.Output, r.Cost.Predicted = 1000, 1000
+			g, err := w.q.Acquire(ctx, r)
+			if err != nil {
+				return 0
+			}
+			time.Sleep(100 * time.Millisecond)
+			g.Settle(Cost{Requests: 1, Input: 10, Output: 20})
+			return g.Waited
+		}
+		for range 200 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					use("greedy", 3)
+				}
+			})
+		}
+		time.Sleep(500 * time.Millisecond)
+		for range 20 {
+			if waited := use("light", 1); waited > 2*time.Second {
+				t.Errorf("a light team waited %v", waited)
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+	})
+}

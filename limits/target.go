@@ -40,6 +40,7 @@ type Target struct {
 	inUse, peak int64
 	hold        float64 // moving mean of how long a lease is held, seconds
 	typical     float64 // moving mean of tokens used by a request
+	fulfilled   float64 // moving mean of the share of predicted output that was used
 	holds       int64
 }
 
@@ -100,7 +101,8 @@ const marginTime = 100 * time.Millisecond
 // keep is what stays behind of a limit. Rates keep about one request's cost, or
 // what they earn in marginTime, so that the provider's own bucket, which sees
 // arrivals shifted by the network, never runs dry before ours. That makes the
-// burst smaller, not the rate.
+// burst smaller, not the rate, as long as most of the burst stays: where it is
+// small it makes up for wake-ups that come late.
 func (t *Target) keep(l *Limit, headroom int64) int64 {
 	if l.Dimension == Concurrency {
 		return l.Amount * headroom / 100
@@ -110,7 +112,7 @@ func (t *Target) keep(l *Limit, headroom int64) int64 {
 		margin = int64(t.typical)
 	}
 	earned := int64(float64(l.Amount) * float64(marginTime) / float64(l.Window))
-	return max(margin, earned, l.Burst*headroom/100)
+	return max(margin, min(earned, l.Burst/4), l.Burst*headroom/100)
 }
 
 // pause is how long nothing may start, 0 when it may.
@@ -205,7 +207,7 @@ func (t *Target) started() {
 	t.peak = max(t.peak, t.inUse)
 }
 
-func (t *Target) ended(held time.Duration, actual Cost) {
+func (t *Target) ended(held time.Duration, reserved, actual Cost) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.inUse--
@@ -221,6 +223,16 @@ func (t *Target) ended(held time.Duration, actual Cost) {
 		}
 		t.typical += 0.1 * (float64(n) - t.typical)
 	}
+	if reserved.Predicted > 0 {
+		t.fulfilled += w * (float64(actual.Output)/float64(reserved.Predicted) - t.fulfilled)
+	}
+}
+
+// likely is what a cost will probably come to in a dimension, as far as is known.
+func (t *Target) likely(c Cost, d Dimension) float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return float64(c.of(d)) - float64(c.predicted(d))*(1-min(t.fulfilled, 1))
 }
 
 // meanHold is how long a slot is held on average, 0 while unknown.

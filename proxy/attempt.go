@@ -140,7 +140,7 @@ func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.
 	}
 	ticket, err := x.p.queue.Join(limits.Request{
 		Team: x.team.Name, Weight: x.team.Weight, Key: x.rec.Key, Class: x.class,
-		Cost: cost, CostAt: x.costAt(cost), Bytes: x.held, MaxWait: max(time.Until(x.respond), time.Millisecond),
+		Cost: cost, CostAt: x.costAt(cost, targets[0]), Bytes: x.held, MaxWait: max(time.Until(x.respond), time.Millisecond),
 		Owner: pick(x.callerLimits(), true), Gateway: x.s.Gateway, Targets: live,
 	})
 	if err != nil {
@@ -166,14 +166,23 @@ func (x *exchange) keepAlive() {
 	}
 }
 
-// costAt is what each upstream's own accounting makes of the cost.
-func (x *exchange) costAt(cost limits.Cost) func(*limits.Target) limits.Cost {
+// costAt is what is known by now of a cost, in each upstream's own accounting:
+// answers that ended while the call waited may have changed the prediction.
+func (x *exchange) costAt(cost limits.Cost, first *provider.Target) func(*limits.Target) limits.Cost {
+	limit := x.maxOutput()
 	return func(t *limits.Target) limits.Cost {
-		theirs := cost
-		if up := x.s.Upstreams[t.Upstream]; up != nil && up.MaxTokens && x.maxOutput() > 0 {
-			theirs.Output, theirs.Predicted = x.maxOutput(), 0
+		now := cost
+		if t != nil && limit > 0 {
+			if up := x.s.Upstreams[t.Upstream]; up != nil && up.MaxTokens {
+				now.Output, now.Predicted = limit, 0
+				return now
+			}
 		}
-		return theirs
+		if now.Predicted > 0 {
+			now.Output = x.predicted(first, limit)
+			now.Predicted = now.Output
+		}
+		return now
 	}
 }
 

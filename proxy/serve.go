@@ -200,9 +200,14 @@ func (x *exchange) estimate(t *provider.Target) limits.Cost {
 		cost.Output = limit
 		return cost
 	}
-	cost.Output = x.p.estimator.Output(x.team.Name, c.Op.Name+"/"+t.Label, limit)
+	cost.Output = x.predicted(t, limit)
 	cost.Predicted = cost.Output
 	return cost
+}
+
+// predicted is how much output the team's calls of this kind have lately had.
+func (x *exchange) predicted(t *provider.Target, limit int64) int64 {
+	return x.p.estimator.Output(x.team.Name, x.call.Op.Name+"/"+t.Label, limit)
 }
 
 // maxOutput is the most output that the call allows, over all its choices; 0 when

@@ -23,11 +23,12 @@ var transport = &http.Transport{MaxIdleConnsPerHost: 2048, IdleConnTimeout: 30 *
 
 // A chat is one chat completion as a client sends it. Clients never retry.
 type chat struct {
-	Key      string // client key
-	Model    string // "m" when empty
-	Prompt   int    // tokens, 10 when 0
-	Stream   bool
-	Simulate string // directives for the simulated provider
+	Key       string // client key
+	Model     string // "m" when empty
+	Prompt    int    // tokens, 10 when 0
+	MaxTokens int    // 0 for none
+	Stream    bool
+	Simulate  string // directives for the simulated provider
 }
 
 func (c chat) body() []byte {
@@ -39,6 +40,9 @@ func (c chat) body() []byte {
 		prompt = 10
 	}
 	b := fmt.Appendf(nil, `{"model":%q,"messages":[{"role":"user","content":%q}]`, model, strings.Repeat("abc ", prompt))
+	if c.MaxTokens > 0 {
+		b = fmt.Appendf(b, `,"max_tokens":%d`, c.MaxTokens)
+	}
 	if c.Stream {
 		b = append(b, `,"stream":true,"stream_options":{"include_usage":true}`...)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"text/tabwriter"
@@ -46,6 +48,7 @@ func print(out io.Writer) {
 	if len(table.rows) == 0 {
 		return
 	}
+	slices.SortFunc(table.rows, func(a, b figures) int { return strings.Compare(a.Scenario, b.Scenario) })
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nscenario\tsuccess\tprovider 429\tquota used\tmakespan/ideal\tshare error\tlight p95 wait\tattempts/request\tleaks\tnote")
 	for _, r := range table.rows {
