@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -98,7 +99,8 @@ func TestSettingsFromJSONAreStrict(t *testing.T) {
 
 func checkProblem(t *testing.T, what string, err error, key, message string) {
 	t.Helper()
-	all, _ := err.(Errors)
+	var all Errors
+	errors.As(err, &all)
 	if len(all) != 1 || all[0].Key != key || !strings.Contains(all[0].Message, message) {
 		t.Errorf("%.60s: got %v, want %s: %s", what, err, key, message)
 	}

@@ -203,7 +203,7 @@ func TestTricklingBodyEnds(t *testing.T) {
 				time.Sleep(5 * time.Second)
 			}
 		}()
-		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil) //nolint:bodyclose // the connection is closed
 		if err != nil {
 			t.Fatal(err)
 		}
