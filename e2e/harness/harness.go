@@ -99,6 +99,12 @@ func FreeAddress(t testing.TB) string {
 // process is stopped when the test ends.
 func Start(t testing.TB, yaml string, env ...string) *Gateway {
 	t.Helper()
+	return StartUnder(t, "", yaml, env...)
+}
+
+// StartUnder is Start after a command of the shell, such as ulimit -n 256.
+func StartUnder(t testing.TB, shell, yaml string, env ...string) *Gateway {
+	t.Helper()
 	data, adm := FreeAddress(t), FreeAddress(t)
 	file := filepath.Join(t.TempDir(), "penstock.yaml")
 	text := fmt.Sprintf("listen: %s\nadmin: {listen: %q, pprof: true}\n%s", data, adm, yaml)
@@ -107,6 +113,9 @@ func Start(t testing.TB, yaml string, env ...string) *Gateway {
 	}
 	g := &Gateway{URL: "http://" + data, Admin: "http://" + adm, File: file, done: make(chan error, 1)}
 	g.Cmd = exec.Command(Binary(t), "serve", "--config", file)
+	if shell != "" {
+		g.Cmd = exec.Command("/bin/sh", "-c", shell+` && exec "$0" "$@"`, Binary(t), "serve", "--config", file)
+	}
 	g.Cmd.Env = append(os.Environ(), env...)
 	g.Cmd.Stdout, g.Cmd.Stderr = &g.logs, &g.logs
 	if err := g.Cmd.Start(); err != nil {

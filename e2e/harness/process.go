@@ -1,0 +1,72 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Signal sends the process a signal.
+func (g *Gateway) Signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := g.Cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wait returns the exit code, -1 for a process that a signal ended. It fails the
+// test if the process still runs after the time given.
+func (g *Gateway) Wait(t testing.TB, within time.Duration) int {
+	t.Helper()
+	select {
+	case err := <-g.done:
+		g.done <- err
+		return g.Cmd.ProcessState.ExitCode()
+	case <-time.After(within):
+		t.Fatalf("penstock still runs after %v", within)
+		return 0
+	}
+}
+
+// Resident is the memory of the process, in bytes; Peak the most it has been.
+func (g *Gateway) Resident(t testing.TB) int64 { return g.status(t, "VmRSS:") }
+
+// Peak is the most memory that the process has had, in bytes.
+func (g *Gateway) Peak(t testing.TB) int64 { return g.status(t, "VmHWM:") }
+
+func (g *Gateway) status(t testing.TB, name string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), name)
+	kib, err := strconv.ParseInt(strings.Fields(rest + " x")[0], 10, 64)
+	if err != nil {
+		t.Fatalf("no %s of the process", name)
+	}
+	return kib << 10
+}
+
+// CPU is the processor time that the process has used.
+func (g *Gateway) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The fields behind the name, which may hold spaces: utime and stime are the
+	// 14th and 15th of all, in hundredths of a second.
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	if err1 != nil || err2 != nil {
+		t.Fatalf("cannot read %q", b)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
