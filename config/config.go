@@ -162,7 +162,7 @@ type Gateway struct {
 	MaxBody        Size     `yaml:"max_body,omitempty" jsonschema_description:"Largest JSON body accepted." jsonschema:"default=32MiB"`
 	MaxUpload      Size     `yaml:"max_upload,omitempty" jsonschema_description:"Largest upload (multipart or other non-JSON body) accepted." jsonschema:"default=1GiB"`
 	MaxReplayBytes Size     `yaml:"max_replay_bytes,omitempty" jsonschema_description:"Largest body held in memory so that it can be sent again; larger uploads stream through and are tried once." jsonschema:"default=32MiB"`
-	MaxMemory      Size     `yaml:"max_memory,omitempty" jsonschema_description:"Bytes of request and answer bodies held in memory at once, over all requests; beyond it new ones get 503. Never more than half of the process's memory limit (GOMEMLIMIT, or nine tenths of the container's)." jsonschema:"default=512MiB"`
+	MaxMemory      Size     `yaml:"max_memory,omitempty" jsonschema_description:"Bytes of request and answer bodies held in memory at once, over all requests; beyond it new ones get 503. Never more than three eighths of the process's memory limit (GOMEMLIMIT, or nine tenths of the container's)." jsonschema:"default=512MiB"`
 	MaxOutput      Amount   `yaml:"max_output,omitempty" jsonschema_description:"Largest max_tokens, max_completion_tokens or max_output_tokens accepted." jsonschema:"default=10M"`
 	MaxChoices     int64    `yaml:"max_choices,omitempty" jsonschema_description:"Largest n or best_of accepted." jsonschema:"minimum=1,default=128"`
 	ReadTimeout    Duration `yaml:"read_timeout,omitempty" jsonschema_description:"Longest pause while a client sends its request." jsonschema:"default=60s"`

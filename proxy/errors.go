@@ -63,7 +63,8 @@ var (
 		Message: "requests from web pages of another origin need a client key; have the gateway's operator configure teams with keys"}
 	errUncheckedModel = &apiError{Status: http.StatusForbidden, Code: "model_not_allowed", Type: typeInvalid, Param: "model", Outcome: "client_error",
 		Message: "this key may use certain models only, so it has to name one of them in a request where the gateway can see it; GET /v1/models lists them"}
-	errUpgrade = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
+	errDescriptors = unavailable("descriptors_exhausted", "the gateway has no file descriptors left; try again, and have its operator raise their limit (ulimit -n)", time.Second)
+	errUpgrade     = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
 		Message: "WebSocket and other upgrades are not supported; use HTTP requests"}
 	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",
 		Message: "the provider's administration API is not served with the gateway's own key; call the provider directly"}
@@ -166,6 +167,9 @@ func upstreamError(e *provider.Error) *apiError {
 		out.Message = "the upstream refused the gateway's own credential; its operator has to look at the key of this upstream"
 		return out
 	case provider.KindCapacity:
+		if e.Code == "descriptors" {
+			return errDescriptors
+		}
 		out.Status, out.Code, out.Outcome = http.StatusServiceUnavailable, "upstream_capacity", "upstream_limited"
 		out.RetryAfter = min(max(e.RetryAfter, time.Second), time.Hour)
 		out.Message = fmt.Sprintf("the upstream has no capacity for this request now. Please try again in %.3gs.", out.RetryAfter.Seconds())

@@ -80,6 +80,7 @@ func (x *exchange) respondError(e *apiError) {
 		h.Set("Connection", "close")
 	}
 	x.rec.Status = e.Status
+	x.leaveUnread()
 	x.out.begin(e.Status, int64(len(body)))
 	if x.r.Method != http.MethodHead {
 		_, _ = x.out.Write(body)

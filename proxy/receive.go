@@ -72,7 +72,7 @@ func (x *exchange) patience() {
 // readBody reads the body, whole where it must be known or may be sent again.
 func (x *exchange) readBody() error {
 	r, set := x.r, &x.s.Settings
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+	if !x.unread {
 		return nil
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -104,7 +104,20 @@ func (x *exchange) readBody() error {
 		x.call.Rest, x.call.Length = src, r.ContentLength
 		return nil
 	}
+	x.unread = false
 	return src.finish()
+}
+
+// lingerFor is how long the rest of a body that nobody wants may take to come, so
+// that its connection can be used again.
+const lingerFor = time.Second
+
+// leaveUnread bounds the time for which the server reads on, by itself, what is left
+// of a body before and after the answer.
+func (x *exchange) leaveUnread() {
+	if x.unread {
+		_ = http.NewResponseController(x.out.w).SetReadDeadline(time.Now().Add(lingerFor))
+	}
 }
 
 // firstHold is how much room a body gets before anything of it has arrived, in
@@ -127,7 +140,7 @@ func (x *exchange) hold(src io.Reader, length, limit int64) (body []byte, whole 
 	buf := make([]byte, 0, size+1)
 	for {
 		if len(buf) == cap(buf) {
-			grown := min(int64(2*cap(buf)), most+1)
+			grown := min(int64(4*cap(buf)), most+1) // each step leaves garbage behind
 			if err := x.reserve(grown - int64(cap(buf))); err != nil {
 				return nil, false, err
 			}

@@ -67,7 +67,7 @@ func (x *exchange) charge(e *provider.Error, reserved limits.Cost) limits.Cost {
 // reached reports whether an attempt came as far as the upstream's limits.
 func reached(e *provider.Error) bool {
 	switch e.Code {
-	case "connect", "connect_timeout", "dns":
+	case "connect", "connect_timeout", "dns", "descriptors":
 		return false
 	}
 	return true
@@ -100,7 +100,7 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 	x.rec.Failures = append(x.rec.Failures, t.State+": "+e.Code)
 	switch e.Kind {
 	case provider.KindCapacity:
-		grant.Target.Outcome(true)
+		grant.Target.Outcome(reached(e))
 		if e.RetryAfter > 0 {
 			grant.Target.Pause(time.Now().Add(min(e.RetryAfter, time.Minute)))
 		}

@@ -27,12 +27,14 @@ type exchange struct {
 	// client's own where that is shorter.
 	respond time.Time
 
-	team  *Team
-	call  *provider.Call
-	held  int64       // bytes of bodies that count as held memory
-	owed  limits.Cost // what the caller owes for attempts that nothing came of
-	class limits.Class
-	rec   record
+	team *Team
+	call *provider.Call
+	held int64       // bytes of bodies that count as held memory
+	owed limits.Cost // what the caller owes for attempts that nothing came of
+	// unread says that more of the body may come than has been read.
+	unread bool
+	class  limits.Class
+	rec    record
 }
 
 // ServeHTTP serves one request of the data listener.
@@ -50,6 +52,7 @@ func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	x.ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	x.rec.ID = newID()
 	x.out = newClient(w, r, x.rec.ID, s.Settings.WriteTimeout)
+	x.unread = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	x.respond = x.begin.Add(or(s.Settings.Timeouts.Attempts, s.Settings.Timeouts.Total, 24*time.Hour))
 	return x
 }
@@ -88,6 +91,7 @@ func (x *exchange) run() (abort bool) {
 			p.log.Error("panic while serving a request", "request_id", x.rec.ID, "panic", safePanic(v), "stack", string(debug.Stack()))
 			abort = x.fail(errInternal)
 		}
+		x.leaveUnread()
 		total.Stop()
 		stop()
 		cut()

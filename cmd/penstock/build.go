@@ -180,10 +180,15 @@ func (b *builder) transport(scheme string, connect time.Duration) *http.Transpor
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: connect,
-		MaxIdleConns: 0, MaxIdleConnsPerHost: 4096, IdleConnTimeout: 60 * time.Second,
+		MaxIdleConns: idleConnections(), MaxIdleConnsPerHost: 4096, IdleConnTimeout: 60 * time.Second,
 		ForceAttemptHTTP2: scheme == "https", DisableCompression: true,
 		MaxResponseHeaderBytes: 256 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	if n := descriptors(); n < 8192 {
+		// The transport goes on dialling for requests that were given up, so that
+		// where descriptors are few its connections have to be counted.
+		t.MaxConnsPerHost = n / 2
 	}
 	b.transports[key] = t
 	return t
@@ -223,10 +228,10 @@ func buildSettings(c *config.Config) proxy.Settings {
 	return s
 }
 
-// maxMemory is what bodies may hold: as configured, and at most half of what the
-// process may use.
+// maxMemory is what bodies may hold: as configured, and at most three eighths of what
+// the process may use, because as much again is garbage between two collections.
 func maxMemory(c *config.Config) int64 {
-	return min(int64(c.Gateway.MaxMemory), debug.SetMemoryLimit(-1)/2)
+	return min(int64(c.Gateway.MaxMemory), debug.SetMemoryLimit(-1)/8*3)
 }
 
 func queueConfig(c *config.Config) limits.QueueConfig {

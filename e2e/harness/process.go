@@ -32,11 +32,14 @@ func (g *Gateway) Wait(t testing.TB, within time.Duration) int {
 	}
 }
 
-// Resident is the memory of the process, in bytes; Peak the most it has been.
-func (g *Gateway) Resident(t testing.TB) int64 { return g.status(t, "VmRSS:") }
+// Resident is the memory of the process, in bytes, without the pages of its own
+// file, which the system can take back at any time.
+func (g *Gateway) Resident(t testing.TB) int64 {
+	return g.status(t, "VmRSS:") - g.status(t, "RssFile:")
+}
 
-// Peak is the most memory that the process has had, in bytes.
-func (g *Gateway) Peak(t testing.TB) int64 { return g.status(t, "VmHWM:") }
+// Peak is the most that Resident has been.
+func (g *Gateway) Peak(t testing.TB) int64 { return g.status(t, "VmHWM:") - g.status(t, "RssFile:") }
 
 func (g *Gateway) status(t testing.TB, name string) int64 {
 	t.Helper()

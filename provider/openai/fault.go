@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"penstock/provider"
@@ -112,6 +113,9 @@ func Broken(err, cause error) *provider.Error {
 		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: err}
 	case errors.As(err, &dns):
 		return &provider.Error{Kind: provider.KindHealth, Code: "dns", Err: errors.New("name of the upstream cannot be resolved")}
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		// Nothing was asked of the upstream, and it has no part in it.
+		return &provider.Error{Kind: provider.KindCapacity, Code: "descriptors", Err: err}
 	case errors.As(err, &op) && op.Op == "dial":
 		code := "connect"
 		if op.Timeout() {

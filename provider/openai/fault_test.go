@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +157,7 @@ func TestBroken(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host"}}, nil, provider.KindHealth, "dns"},
 		{errors.New("net/http: TLS handshake timeout"), nil, provider.KindHealth, "connect_timeout"},
 		{errors.New("read: connection reset by peer"), nil, provider.KindHealth, "reset"},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}, nil, provider.KindCapacity, "descriptors"},
 		{dial, errors.New("the client has left"), provider.KindCancelled, "cancelled"},
 		{dial, own, provider.KindHealth, "idle_timeout"},
 	} {

@@ -1,0 +1,86 @@
+package faults
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"penstock/e2e/harness"
+)
+
+// covers RES-03: with 256 descriptors and 400 more clients, running streams go on,
+// nothing spins, and service returns when they leave.
+func TestDescriptorsRunOut(t *testing.T) {
+	const running, crowd = 40, 400
+	u := newUpstream(streams(100_000, 100*time.Millisecond))
+	g := harness.StartUnder(t, "ulimit -n 256", one(harness.Serve(t, u), "log: {access: false}\n"))
+	var events atomic.Int64
+	var all sync.WaitGroup
+	for range running {
+		s := dial(t, g)
+		s.post(helloStream)
+		body := s.response().Body
+		all.Go(func() {
+			buf := make([]byte, len(chunk))
+			for {
+				if _, err := io.ReadFull(body, buf); err != nil {
+					return
+				}
+				events.Add(1)
+			}
+		})
+	}
+	harness.Eventually(t, 10*time.Second, "the streams run", func() bool { return events.Load() > running })
+
+	var clients []net.Conn
+	for range crowd {
+		c, err := net.DialTimeout("tcp", strings.TrimPrefix(g.URL, "http://"), 5*time.Second)
+		if err != nil {
+			t.Fatalf("client %d: %v", len(clients), err)
+		}
+		clients = append(clients, c)
+		_, _ = io.WriteString(c, head(len(helloStream))+helloStream)
+	}
+	<-time.After(time.Second) // let them be taken in
+	n, cpu, begin := events.Load(), g.CPU(t), time.Now()
+	<-time.After(3 * time.Second)
+	took := time.Since(begin)
+	served := float64(u.inFlight.Load()) // each of them costs what a stream costs
+	if got := events.Load() - n; float64(got) < 0.7*running*took.Seconds()*10 {
+		t.Errorf("the running streams slowed down: %d events in %v", got, took)
+	}
+	if share := (g.CPU(t) - cpu).Seconds() / took.Seconds(); share > 0.2 {
+		t.Errorf("%.0f %% of a core for %.0f slow streams", 100*share, served)
+	}
+	if open := g.Descriptors(t); open >= 256 {
+		t.Errorf("%d descriptors are open", open)
+	}
+	if served <= running {
+		t.Errorf("no descriptors were left for upstreams: %.0f streams are served", served)
+	}
+	t.Logf("%.0f streams are served, %d descriptors, %.1f %% of a core", served, g.Descriptors(t), 100*(g.CPU(t)-cpu).Seconds()/took.Seconds())
+
+	for _, c := range clients {
+		_ = c.Close()
+	}
+	u.use(answers)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	harness.Eventually(t, 10*time.Second, "service returns", func() bool {
+		resp, err := client.Post(g.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello))
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	if n := g.Metric(t, "penstock_attempts_total", `code="descriptors"`) + g.Metric(t, "penstock_breaker_transitions_total"); n != 0 {
+		t.Errorf("descriptors ran out after all")
+	}
+	g.Signal(t, 9)
+	all.Wait()
+}
