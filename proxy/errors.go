@@ -160,7 +160,7 @@ func upstreamError(e *provider.Error) *apiError {
 	case provider.KindCancelled:
 		return describe(errGone)
 	case provider.KindClient:
-		out.Status, out.Code, out.Outcome, out.upstream = e.Status, e.Code, "client_error", e
+		out.Status, out.Code, out.Outcome, out.upstream = e.Status, "upstream_error", "client_error", e
 		return out
 	case provider.KindCredential:
 		out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_credential", true

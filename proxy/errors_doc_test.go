@@ -26,7 +26,7 @@ import (
 func everyError() []error {
 	all := []error{
 		errTooLarge, errEncoding, errBodyTimeout, errFraming, errMethod, errCrossOrigin, errUncheckedModel, errUpgrade, errAdminAPI,
-		errPath, errInternal, errTotal, errCut, errGone, auth.ErrMissing, auth.ErrUnknown, route.ErrUnknownModel, route.ErrNotAllowed,
+		errDescriptors, errPath, errInternal, errTotal, errCut, errGone, auth.ErrMissing, auth.ErrUnknown, route.ErrUnknownModel, route.ErrNotAllowed,
 		unavailable("memory_full", "", time.Second), &breaker.OpenError{After: time.Second},
 	}
 	limit := &limits.Limit{Dimension: limits.Requests, Amount: 1, Window: time.Minute}
