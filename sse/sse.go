@@ -40,6 +40,7 @@ type Splitter struct {
 var (
 	dataField = []byte("data:")
 	space     = []byte(" ")
+	cr        = []byte("\r")
 )
 
 // Feed takes the next piece and calls found for each event that ends in it. end is
@@ -60,7 +61,7 @@ func (s *Splitter) Feed(piece []byte, found func(e *Event, end int)) {
 			line = s.line
 		} else if !s.raw && at < len(piece) && piece[at] == '\n' && bytes.HasPrefix(line, dataField) {
 			at++ // an event of one data line, as most are
-			s.event.HasData, s.event.Data = true, bytes.TrimPrefix(line[len(dataField):], space)
+			s.event.HasData, s.event.Data = true, bytes.TrimPrefix(bytes.TrimSuffix(line[len(dataField):], cr), space)
 			found(&s.event, at)
 			s.event = Event{}
 			continue
