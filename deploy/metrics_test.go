@@ -6,67 +6,28 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"penstock/limits"
 	"penstock/provider"
-	"penstock/telemetry"
 )
 
-// gauges are those that are read at scrape time, by the labels of each.
-var gauges = map[string]string{
-	"queue_depth": "upstream class", "queue_oldest_seconds": "upstream class",
-	"limit_level": "scope owner dimension window", "limit_capacity": "scope owner dimension window",
-	"concurrency_in_use": "upstream model", "upstream_scale": "upstream model", "breaker_state": "upstream model",
-	"retry_budget_left": "upstream", "buffered_bytes": "", "buffered_bytes_limit": "", "ready": "", "build_info": "version",
-	"teams_store_up": "", "teams_store_age_seconds": "",
-}
-
 // metricLabels returns the label names of every series that Penstock has, by the
-// name of the series.
+// name of the series, from docs/metrics.md, which a test of cmd/penstock keeps true.
 func metricLabels(t *testing.T) map[string][]string {
 	t.Helper()
-	reg := prometheus.NewRegistry()
-	m := telemetry.New(reg)
-	m.Begin()()
-	for _, estimated := range []int64{0, 1000} {
-		m.Finished(&telemetry.Request{
-			Upstream: "u", Model: "m", Team: "t", Class: "default", Outcome: "ok",
-			Duration: time.Second, TTFT: time.Millisecond, Stream: true, End: "ok",
-			Input: 10, Output: 10, Source: "estimated", Estimated: estimated,
-		})
-	}
-	m.Refused("team", "requests", "limit", "t")
-	m.ShadowRefused("team", "requests", "t")
-	m.Attempt("u", "credential", "401")
-	m.BreakerChanged("u", "open")
-	m.Reloaded(nil)
-	reg.MustRegister(telemetry.Reader(func() []telemetry.Gauge {
-		var all []telemetry.Gauge
-		for name, labels := range gauges {
-			names := strings.Fields(labels)
-			all = append(all, telemetry.Gauge{Name: name, Help: "Help.", Labels: names, Values: make([]string, len(names))})
-		}
-		return all
-	}))
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
+	rows := regexp.MustCompile("(?m)^\\| `(penstock_[a-z_]+)` \\| ([a-z]+) \\| ([a-z_` ]*)\\|").FindAllStringSubmatch(string(read(t, "../docs/metrics.md")), -1)
+	if len(rows) == 0 {
+		t.Fatal("docs/metrics.md has no table of metrics")
 	}
 	labels := map[string][]string{"up": nil}
-	for _, f := range families {
-		var names []string
-		for _, l := range f.GetMetric()[0].GetLabel() {
-			names = append(names, l.GetName())
-		}
-		if f.GetMetric()[0].GetHistogram() == nil {
-			labels[f.GetName()] = names
+	for _, row := range rows {
+		name, names := row[1], strings.Fields(strings.ReplaceAll(row[3], "`", ""))
+		if row[2] != "histogram" {
+			labels[name] = names
 			continue
 		}
-		labels[f.GetName()+"_sum"], labels[f.GetName()+"_count"] = names, names
-		labels[f.GetName()+"_bucket"] = append(slices.Clone(names), "le")
+		labels[name+"_sum"], labels[name+"_count"] = names, names
+		labels[name+"_bucket"] = append(slices.Clone(names), "le")
 	}
 	return labels
 }
