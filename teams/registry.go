@@ -15,7 +15,7 @@ import (
 const (
 	// lookEvery is how often the version is looked at. With the time to load, a
 	// change is in force everywhere within a second.
-	lookEvery = 500 * time.Millisecond
+	lookEvery = 300 * time.Millisecond
 	// lookFor and loadFor bound one look and one load.
 	lookFor = 2 * time.Second
 	loadFor = 15 * time.Second

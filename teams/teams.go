@@ -1,7 +1,7 @@
 // Package teams keeps the teams and keys that are made while the gateway runs, and
 // brings every change to every replica within a second.
 //
-// A Store holds them durably. A Registry looks at the store's version twice a
+// A Store holds them durably. A Registry looks at the store's version a few times a
 // second, loads what has changed, and hands it on; it also knows the teams and keys
 // of the configuration file, which it lists but never changes. What a team or key
 // may do is text to this package: the JSON that the file would say in YAML.
