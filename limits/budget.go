@@ -2,6 +2,7 @@ package limits
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -31,8 +32,8 @@ func (l *Limit) WindowAt(at micros) (start, end micros) {
 	return at - since, at - since + length
 }
 
-// period is the window as people say it.
-func (l *Limit) period() string {
+// Period is the window as people say it.
+func (l *Limit) Period() string {
 	if l.Monthly {
 		return "month"
 	}
@@ -88,5 +89,10 @@ func USD(micro int64) string {
 	case rest%10_000 == 0:
 		return fmt.Sprintf("%s$%d.%02d", sign, whole, rest/10_000)
 	}
-	return fmt.Sprintf("%s$%d.%06d", sign, whole, rest)
+	return strings.TrimRight(fmt.Sprintf("%s$%d.%06d", sign, whole, rest), "0")
+}
+
+// Moment tells when so much time will have passed, by the calendar.
+func Moment(after time.Duration) string {
+	return time.Now().Add(after).UTC().Round(time.Second).Format(time.RFC3339)
 }

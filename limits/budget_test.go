@@ -32,7 +32,7 @@ func TestWindowAt(t *testing.T) {
 		start, end := test.limit.WindowAt(at.UnixMicro())
 		got := [2]string{time.UnixMicro(start).UTC().Format(time.RFC3339), time.UnixMicro(end).UTC().Format(time.RFC3339)}
 		if got != [2]string{test.start, test.end} {
-			t.Errorf("%s in a window per %s: %v", test.at, test.limit.period(), got)
+			t.Errorf("%s in a window per %s: %v", test.at, test.limit.Period(), got)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestPeriodsReadWell(t *testing.T) {
 		time.Second: "second", 10 * time.Second: "10 seconds", time.Minute: "minute", 90 * time.Second: "90 seconds",
 		time.Hour: "hour", 6 * time.Hour: "6 hours", 24 * time.Hour: "day", 30 * 24 * time.Hour: "30 days", 1500 * time.Millisecond: "1.5s",
 	} {
-		if got := (&Limit{Window: window}).period(); got != want {
+		if got := (&Limit{Window: window}).Period(); got != want {
 			t.Errorf("%v: %q, want %q", window, got, want)
 		}
 	}

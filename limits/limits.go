@@ -168,9 +168,9 @@ func (l *Limit) String() string {
 		return fmt.Sprintf("%s %s: concurrency %d", l.Scope, l.Owner, l.Amount)
 	}
 	if l.Dimension == Spend {
-		return fmt.Sprintf("%s %s: budget of %s per %s", l.Scope, l.Owner, USD(l.Amount), l.period())
+		return fmt.Sprintf("%s %s: budget of %s per %s", l.Scope, l.Owner, USD(l.Amount), l.Period())
 	}
-	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.period())
+	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.Period())
 }
 
 // charge is what cost takes from the limit, and whether that can ever fit.

@@ -120,8 +120,23 @@ func describe(err error) *apiError {
 	return errInternal
 }
 
+// budgetExceeded describes a refusal by a budget. Only the end of its window helps,
+// so clients are told not to try again: by the type, which OpenAI has for it, by the
+// text, which others look for, and by x-should-retry.
+func budgetExceeded(e *limits.Exceeded) *apiError {
+	if e.Reason == limits.ReasonTooLarge {
+		return invalid(http.StatusBadRequest, "request_exceeds_limit", "",
+			fmt.Sprintf("this request costs %s, more than the limit %q can ever admit; shorten it or lower its output limit", limits.USD(e.Requested), e.Limit))
+	}
+	return &apiError{Status: http.StatusTooManyRequests, Code: "budget_exceeded", Type: "insufficient_quota", Outcome: "refused", RetryAfter: e.RetryAfter, NoRetry: true,
+		Message: fmt.Sprintf("You exceeded your current quota (%s): less is left than the %s that this request may cost. It is whole again at %s.", e.Limit, limits.USD(e.Requested), limits.Moment(e.RetryAfter))}
+}
+
 // exceeded describes a refusal by a limit or by the queue.
 func exceeded(e *limits.Exceeded) *apiError {
+	if e.Limit != nil && e.Limit.Dimension == limits.Spend {
+		return budgetExceeded(e)
+	}
 	if e.Reason == limits.ReasonTooLarge {
 		return invalid(http.StatusBadRequest, "request_exceeds_limit", "",
 			fmt.Sprintf("this request needs %d %s, more than the limit %q can ever admit; shorten it or lower its output limit", e.Requested, e.Limit.Dimension, e.Limit))

@@ -26,13 +26,14 @@ import (
 func everyError() []error {
 	all := []error{
 		errTooLarge, errEncoding, errBodyTimeout, errFraming, errMethod, errCrossOrigin, errUncheckedModel, errUpgrade, errAdminAPI,
-		errDescriptors, errPath, errInternal, errTotal, errCut, errGone, auth.ErrMissing, auth.ErrUnknown, route.ErrUnknownModel, route.ErrNotAllowed,
+		errDescriptors, errPath, errUnpriced, errInternal, errTotal, errCut, errGone, auth.ErrMissing, auth.ErrUnknown, route.ErrUnknownModel, route.ErrNotAllowed,
 		unavailable("memory_full", "", time.Second), &breaker.OpenError{After: time.Second},
 	}
 	limit := &limits.Limit{Dimension: limits.Requests, Amount: 1, Window: time.Minute}
 	for _, reason := range []limits.Reason{limits.ReasonLimit, limits.ReasonQueueFull, limits.ReasonPredicted, limits.ReasonTimeout, limits.ReasonTooLarge} {
 		all = append(all, &limits.Exceeded{Limit: limit, Reason: reason, RetryAfter: time.Second})
 	}
+	all = append(all, &limits.Exceeded{Limit: &limits.Limit{Dimension: limits.Spend, Amount: 1, Monthly: true}, Reason: limits.ReasonLimit, RetryAfter: time.Hour})
 	for _, code := range []string{openai.CodeInvalidJSON, openai.CodeInvalidMultipart, openai.CodeDuplicateKey, openai.CodeAmbiguousKey,
 		openai.CodeInvalidValue, openai.CodeMissingModel} {
 		all = append(all, &openai.RequestError{Code: code})

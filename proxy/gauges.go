@@ -124,9 +124,12 @@ func (p *Proxy) limitGauges(s *Snapshot) []telemetry.Gauge {
 	labels := []string{"scope", "owner", "dimension", "window"}
 	seen := make(map[string]bool, len(all))
 	for i, l := range all {
-		window, capacity := l.Window.String(), l.Burst
-		if l.Dimension == limits.Concurrency {
-			window, capacity = "", l.Amount
+		window, level, capacity := l.Window.String(), float64(levels[i].Remaining), float64(l.Burst)
+		switch l.Dimension {
+		case limits.Concurrency:
+			window, capacity = "", float64(l.Amount)
+		case limits.Spend:
+			window, level, capacity = l.Period(), level/1e6, capacity/1e6
 		}
 		values := []string{l.Scope.String(), l.Owner, l.Dimension.String(), window}
 		if id := strings.Join(values, "\x00"); seen[id] {
@@ -135,8 +138,8 @@ func (p *Proxy) limitGauges(s *Snapshot) []telemetry.Gauge {
 			seen[id] = true
 		}
 		out = append(out,
-			telemetry.Gauge{Name: "limit_level", Help: "What is left of a limit; negative is debt.", Labels: labels, Values: values, Value: float64(levels[i].Remaining)},
-			telemetry.Gauge{Name: "limit_capacity", Help: "What a limit holds when it is full.", Labels: labels, Values: values, Value: float64(capacity)})
+			telemetry.Gauge{Name: "limit_level", Help: "What is left of a limit, of budgets in US dollars; negative is debt.", Labels: labels, Values: values, Value: level},
+			telemetry.Gauge{Name: "limit_capacity", Help: "What a limit holds when it is full.", Labels: labels, Values: values, Value: capacity})
 	}
 	return out
 }

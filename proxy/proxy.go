@@ -18,6 +18,7 @@ import (
 	"penstock/route"
 	"penstock/telemetry"
 	"penstock/tokens"
+	"penstock/usage"
 )
 
 // A Snapshot is one configuration, ready for use. It is immutable: a request reads
@@ -28,6 +29,7 @@ type Snapshot struct {
 	Routes    *route.Table
 	Upstreams map[string]*Upstream
 	Gateway   []*limits.Limit // limits of the whole process, which wait
+	Prices    *usage.Prices   // nil knows no price
 	Settings  Settings
 }
 
@@ -40,6 +42,9 @@ type Team struct {
 	Strict bool     // reserve the request's own maximum output
 	Limits []*limits.Limit
 	Keys   map[string][]*limits.Limit // limits of a key, by its name
+	// Unpriced is UnpricedAllow, UnpricedRefuse, or empty to refuse what a budget
+	// could not count.
+	Unpriced string
 }
 
 // An Upstream is what the configuration says of an upstream.
@@ -92,10 +97,12 @@ type Proxy struct {
 	estimator *tokens.Estimator
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
+	ledger    Ledger
 
 	memory   memory
 	parking  parking
 	budgets  budgets
+	unpriced mentions
 	leaving  atomic.Bool
 	draining atomic.Bool
 	inFlight atomic.Int64
@@ -114,13 +121,17 @@ type Parts struct {
 	Estimator *tokens.Estimator
 	Metrics   *telemetry.Metrics
 	Log       *slog.Logger
+	Ledger    Ledger // nil for none
 }
+
+// A Ledger keeps a row for each finished request. Record never waits.
+type Ledger interface{ Record(r *usage.Row) }
 
 // New returns a proxy that serves a snapshot.
 func New(parts Parts, s *Snapshot) *Proxy {
 	p := &Proxy{
 		store: parts.Store, queue: parts.Queue, breakers: parts.Breakers, estimator: parts.Estimator,
-		metrics: parts.Metrics, log: parts.Log, targets: make(map[string]*limits.Target),
+		metrics: parts.Metrics, log: parts.Log, ledger: parts.Ledger, targets: make(map[string]*limits.Target),
 		budgets: budgets{start: time.Now()},
 	}
 	p.life, p.end = context.WithCancel(context.Background())

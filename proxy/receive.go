@@ -63,7 +63,7 @@ func (x *exchange) patience() {
 		if err == nil && s > 0 && s < 1e6 {
 			at := x.begin.Add(time.Duration(s * float64(time.Second)))
 			if at.Before(x.respond) {
-				x.respond = at
+				x.respond, x.hurried = at, true
 			}
 		}
 	}

@@ -26,9 +26,12 @@ type record struct {
 	Usage                   provider.Usage
 	Source                  string
 	Reserved                limits.Cost
+	Nano                    int64 // cost in billionths of a US dollar
+	Unpriced                bool  // no price was known for what was used
 
-	sent time.Time                         // when the attempt that succeeded was sent
-	cut  func(code, message string) []byte // how the answer's stream tells of a failure
+	target *provider.Target                  // of the last attempt
+	sent   time.Time                         // when the attempt that succeeded was sent
+	cut    func(code, message string) []byte // how the answer's stream tells of a failure
 }
 
 // record turns the record into metrics and one log line.
@@ -58,8 +61,11 @@ func (x *exchange) record() {
 		Duration: took, Queue: r.Queue, TTFT: ttft, Upstreamed: r.Upstreamed, Overhead: r.Overhead,
 		Stream: r.cut != nil, End: end, Input: r.Usage.Input, Output: r.Usage.Output,
 		Cached: r.Usage.Cached, CacheWrite: r.Usage.CacheWrite, Reasoning: r.Usage.Reasoning,
-		Source: r.Source, Estimated: r.Reserved.Input + r.Reserved.Output,
+		Source: r.Source, Estimated: r.Reserved.Input + r.Reserved.Output, USD: float64(r.Nano) / 1e9, Unpriced: r.Unpriced,
 	})
+	if x.p.ledger != nil && r.Team != "" {
+		x.p.ledger.Record(x.row(took, ttft, model))
+	}
 	if x.s.Settings.AccessLog {
 		x.log(took, model)
 	}
@@ -75,6 +81,7 @@ func (x *exchange) log(took time.Duration, model string) {
 		slog.Float64("queue_seconds", r.Queue.Seconds()), slog.Float64("ttft_seconds", r.TTFT.Seconds()),
 		slog.Int64("input_tokens", r.Usage.Input), slog.Int64("output_tokens", r.Usage.Output),
 		slog.Int64("cached_tokens", r.Usage.Cached), slog.Int64("reasoning_tokens", r.Usage.Reasoning), slog.String("usage_source", r.Source),
+		slog.Float64("cost_usd", float64(r.Nano)/1e9),
 	)
 	if r.Error != "" {
 		reason := r.Error

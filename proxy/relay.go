@@ -12,6 +12,7 @@ import (
 	"penstock/breaker"
 	"penstock/limits"
 	"penstock/provider"
+	"penstock/usage"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
@@ -92,7 +93,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 		if a.Stream {
 			if out := a.Usage().Output; out > ahead && x.call.Op.Metered {
 				more := out - ahead + topUp
-				team.Extend(limits.Cost{Output: more})
+				team.Extend(limits.Cost{Output: more, MicroUSD: x.moreOutput(a.target, team.Reserved().Input, ahead, more)})
 				a.grant.Extend(limits.Cost{Output: more})
 				ahead += more
 			}
@@ -175,8 +176,9 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 	reserved := team.Reserved()
 	x.rec.Reserved = reserved
 	if !x.call.Op.Metered {
+		x.spent(a.target, provider.Usage{})
 		a.grant.Settle(limits.Cost{Requests: 1})
-		team.Settle(limits.Cost{Requests: 1})
+		team.Settle(limits.Cost{Requests: 1, MicroUSD: usage.Micro(x.rec.Nano)})
 		return
 	}
 	use := a.Usage()
@@ -185,11 +187,13 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 		x.rec.Source = "estimated"
 		use = x.estimated(use, reserved)
 	} else {
+		choices := max(1, x.call.Choices)
 		x.p.estimator.LearnInput(a.target.State, x.call.InputText, x.call.InputParts, use.Input)
-		x.p.estimator.LearnOutput(x.team.Name, x.call.Op.Name+"/"+a.target.Label, use.Output)
+		x.p.estimator.LearnOutput(x.team.Name, x.call.Op.Name+"/"+a.target.Label, (use.Output+choices-1)/choices)
 	}
 	x.rec.Usage = use
-	team.Settle(limits.Cost{Requests: 1, Input: use.Input, Output: use.Output})
+	x.spent(a.target, use)
+	team.Settle(limits.Cost{Requests: 1, Input: use.Input, Output: use.Output, MicroUSD: usage.Micro(x.rec.Nano)})
 	theirs := limits.Cost{Requests: 1, Input: use.Input, Output: use.Output}
 	if a.up.CachedFree {
 		theirs.Input -= min(use.Cached, use.Input)
@@ -203,8 +207,12 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 // unanswered settles a request that no attempt answered.
 func (x *exchange) unanswered(team *limits.Lease) {
 	x.rec.Reserved = team.Reserved()
-	if x.owed.Input > 0 {
-		x.rec.Usage, x.rec.Source = provider.Usage{Input: x.owed.Input}, "estimated"
+	if x.left {
+		if x.call.Op.Metered {
+			x.rec.Usage, x.rec.Source = provider.Usage{Input: x.owed.Input, Output: x.owed.Output}, "estimated"
+		}
+		x.spent(x.rec.target, x.rec.Usage)
+		x.owed.MicroUSD = usage.Micro(x.rec.Nano)
 	}
 	team.Settle(x.owed)
 }

@@ -57,7 +57,12 @@ func (x *exchange) charge(e *provider.Error, reserved limits.Cost) limits.Cost {
 	used := limits.Cost{Requests: 1}
 	if _, late := timeLimits[e.Code]; late || e.Kind == provider.KindCancelled {
 		used.Input = reserved.Input
-		x.owed = used
+		x.owed, x.left = used, true
+		// An answer that is not streamed was being written, and is billed; how much of
+		// it there was nobody says.
+		if !x.call.Stream && (e.Kind == provider.KindCancelled || e.Code == "attempts_timeout" && x.hurried) {
+			x.owed.Output = reserved.Output
+		}
 	} else if e.Kind == provider.KindClient {
 		x.owed.Requests = 1
 	}
@@ -122,7 +127,7 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 // send sends the call and reads the reply up to its first meaningful event.
 func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error) {
 	up := x.s.Upstreams[t.Upstream]
-	x.rec.Upstream = t.Upstream
+	x.rec.Upstream, x.rec.target = t.Upstream, t
 	if x.rec.Attempts == 1 {
 		x.p.budgets.request(t.Upstream, retrying(x.r.Header))
 	}

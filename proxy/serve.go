@@ -26,11 +26,13 @@ type exchange struct {
 	// respond is when an answer must have begun: the configured time, or the
 	// client's own where that is shorter.
 	respond time.Time
+	hurried bool // the client's was
 
 	team *Team
 	call *provider.Call
 	held int64       // bytes of bodies that count as held memory
 	owed limits.Cost // what the caller owes for attempts that nothing came of
+	left bool        // and the provider was at work on the last of them
 	// unread says that more of the body may come than has been read.
 	unread bool
 	class  limits.Class
@@ -127,6 +129,10 @@ func (x *exchange) handle() error {
 		return err
 	}
 	cost := x.estimate(plan[0])
+	plan, err = x.price(plan, &cost)
+	if err != nil {
+		return err
+	}
 	lease, err := x.admit(cost)
 	if err != nil {
 		return err
@@ -209,9 +215,14 @@ func (x *exchange) estimate(t *provider.Target) limits.Cost {
 	return cost
 }
 
-// predicted is how much output the team's calls of this kind have lately had.
+// predicted is how much output the team's calls of this kind have lately had, for
+// each of the call's choices.
 func (x *exchange) predicted(t *provider.Target, limit int64) int64 {
-	return x.p.estimator.Output(x.team.Name, x.call.Op.Name+"/"+t.Label, limit)
+	one := x.p.estimator.Output(x.team.Name, x.call.Op.Name+"/"+t.Label, x.call.MaxOutput)
+	if all := one * max(1, x.call.Choices); limit <= 0 || all < limit {
+		return all
+	}
+	return limit
 }
 
 // maxOutput is the most output that the call allows, over all its choices; 0 when

@@ -31,8 +31,10 @@ type Request struct {
 	End                           string // how a stream ended; empty when it was none
 	Input, Output                 int64
 	Cached, CacheWrite, Reasoning int64
-	Source                        string // "provider" or "estimated"; empty without tokens
-	Estimated                     int64  // tokens that had been reserved
+	Source                        string  // "provider" or "estimated"; empty without tokens
+	Estimated                     int64   // tokens that had been reserved
+	USD                           float64 // cost
+	Unpriced                      bool    // no price was known for what was used
 }
 
 // Metrics are the collectors. They are safe for concurrent use.
@@ -48,6 +50,10 @@ type Metrics struct {
 	estimated *prometheus.CounterVec
 	delta     *prometheus.CounterVec
 	streams   *prometheus.CounterVec
+	cost      *prometheus.CounterVec
+	unpriced  *prometheus.CounterVec
+
+	ledgerRows, ledgerDropped, ledgerErrors prometheus.Counter
 
 	decisions   *prometheus.CounterVec
 	attempts    *prometheus.CounterVec
@@ -98,6 +104,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		estimated:   counter("estimated_requests_total", "Requests whose tokens were counted here because the provider did not report them.", "upstream", "model"),
 		delta:       counter("settle_delta_tokens_total", "Tokens by which what was used differed from what was reserved.", "upstream", "direction"),
 		streams:     counter("streams_total", "Finished streams by how they ended.", "upstream", "end"),
+		cost:        counter("cost_usd_total", "Cost of requests in US dollars, by the prices in force.", "upstream", "model", "team"),
+		unpriced:    counter("unpriced_requests_total", "Requests whose cost is not known because no price is.", "upstream", "model"),
 		decisions:   counter("limit_refusals_total", "Requests that a limit or the queue refused.", "scope", "dimension", "reason", "team"),
 		shadow:      counter("limit_shadow_refusals_total", "Requests that a limit in shadow mode would have refused.", "scope", "dimension", "team"),
 		attempts:    counter("attempts_total", "Attempts at upstreams by result: ok, or the class and code of the failure.", "upstream", "result", "code"),
@@ -112,7 +120,13 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_panics_total", Help: "Panics caught while serving a request."})
 	m.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_config_last_reload_success", Help: "1 if the last reload of the configuration succeeded."})
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_requests_in_flight", Help: "Requests that are being served, waiting ones included."})
-	reg.MustRegister(m.overhead, m.panics, m.reloaded, m.inFlight)
+	single := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_" + name, Help: help})
+	}
+	m.ledgerRows = single("ledger_rows_total", "Rows written to the usage ledger.")
+	m.ledgerDropped = single("ledger_dropped_rows_total", "Rows that the usage ledger lost, because the database could not be written for too long.")
+	m.ledgerErrors = single("ledger_errors_total", "Failed attempts to write to the usage ledger; they are repeated.")
+	reg.MustRegister(m.overhead, m.panics, m.reloaded, m.inFlight, m.ledgerRows, m.ledgerDropped, m.ledgerErrors)
 	m.reloaded.Set(1)
 	return m
 }
@@ -169,6 +183,12 @@ func (m *Metrics) Finished(r *Request) {
 }
 
 func (m *Metrics) count(r *Request) {
+	if r.USD > 0 {
+		m.cost.WithLabelValues(r.Upstream, r.Model, r.Team).Add(r.USD)
+	}
+	if r.Unpriced {
+		m.unpriced.WithLabelValues(r.Upstream, r.Model).Inc()
+	}
 	if r.Source == "" {
 		return
 	}
@@ -213,6 +233,15 @@ func (m *Metrics) Attempt(upstream, result, code string) {
 func (m *Metrics) BreakerChanged(upstream, to string) {
 	m.transitions.WithLabelValues(upstream, to).Inc()
 }
+
+// LedgerWrote counts rows of the usage ledger that are in the database.
+func (m *Metrics) LedgerWrote(rows int) { m.ledgerRows.Add(float64(rows)) }
+
+// LedgerDropped counts rows that are lost.
+func (m *Metrics) LedgerDropped(rows int) { m.ledgerDropped.Add(float64(rows)) }
+
+// LedgerFailed counts an attempt to write that failed.
+func (m *Metrics) LedgerFailed() { m.ledgerErrors.Inc() }
 
 // Panicked counts a panic.
 func (m *Metrics) Panicked() { m.panics.Inc() }

@@ -14,7 +14,7 @@ import (
 // that sums do not drift.
 type Rate struct {
 	Input, Output, Cached, Write int64
-	Request                      int64 // for each request, in millionths of a US dollar
+	Request                      int64 // for each request or image, in millionths of a US dollar
 
 	// The conditions; zero ones always hold.
 	From     time.Time // from this moment on
@@ -38,21 +38,28 @@ func (r *Rate) applies(at time.Time, input int64) bool {
 	return len(r.Hours) == 0 || slices.ContainsFunc(r.Hours, func(h Hours) bool { return h.Start <= minute && minute < h.End })
 }
 
-// cost is in billionths of a US dollar, rounded up; it saturates.
-func (r *Rate) cost(t Tokens) int64 {
+// Cost is what a request costs, and so many units of what is billed apart from
+// tokens, in billionths of a US dollar, rounded up; it saturates.
+func (r *Rate) Cost(t Tokens, units int64) (nano int64) {
 	cached := min(max(t.Cached, 0), max(t.Input, 0))
 	written := min(max(t.CacheWrite, 0), max(t.Input, 0)-cached)
 	var sum, carry uint64
 	for _, part := range [...]struct{ n, price int64 }{
 		{t.Input - cached - written, r.Input}, {cached, r.Cached}, {written, r.Write}, {t.Output, r.Output},
+		{units, min(r.Request, maxNano/1e6) * 1e6},
 	} {
 		hi, lo := bits.Mul64(uint64(max(part.n, 0)), uint64(part.price))
 		if sum, carry = bits.Add64(sum, lo, 0); hi != 0 || carry != 0 {
 			return maxNano
 		}
 	}
-	nano := sum/1000 + min(sum%1000, 1)
-	return min(int64(min(nano, maxNano))+min(r.Request, maxNano/1000)*1000, maxNano)
+	return int64(min(sum/1000+min(sum%1000, 1), maxNano))
+}
+
+// ByRequest reports whether the rate prices requests that use no tokens: it has a
+// price for them, or everything is free.
+func (r *Rate) ByRequest() bool {
+	return r.Request > 0 || r.Input == 0 && r.Output == 0
 }
 
 // maxNano bounds the cost of one request: a billion dollars.
@@ -61,16 +68,15 @@ const maxNano = 1e18
 // A Model is the rates of one model. Of those that apply, the last one counts.
 type Model []Rate
 
-// Cost is what a request costs that was made at a time, in billionths of a US
-// dollar, rounded up. A model none of whose rates apply costs nothing known: then
-// it reports false.
-func (m Model) Cost(at time.Time, t Tokens) (nano int64, ok bool) {
+// At is the rate of a request that is made at a time with so many input tokens, or
+// nil when none applies.
+func (m Model) At(at time.Time, input int64) *Rate {
 	for i := len(m) - 1; i >= 0; i-- {
-		if m[i].applies(at, t.Input) {
-			return m[i].cost(t), true
+		if m[i].applies(at, input) {
+			return &m[i]
 		}
 	}
-	return 0, false
+	return nil
 }
 
 // Prices are the prices in force. They are immutable and safe for concurrent use;

@@ -68,9 +68,8 @@ func TestCost(t *testing.T) {
 		{"gpt-4o", peak, Tokens{Input: 10, Cached: 100, CacheWrite: 100}, 10 * 1250},
 		{"gpt-4o", peak, Tokens{Input: 1 << 62, Output: 1 << 62}, maxNano},
 	} {
-		got, ok := p.Find("x", test.model).Cost(test.at, test.tokens)
-		if !ok || got != test.want {
-			t.Errorf("%s, %+v: %d, %v; want %d", test.model, test.tokens, got, ok, test.want)
+		if got := p.Find("x", test.model).At(test.at, test.tokens.Input).Cost(test.tokens, 1); got != test.want {
+			t.Errorf("%s, %+v: %d, want %d", test.model, test.tokens, got, test.want)
 		}
 	}
 }
@@ -114,8 +113,8 @@ func TestFind(t *testing.T) {
 	if (*Prices)(nil).Find("x", "gpt-4o") != nil {
 		t.Error("no prices know a price")
 	}
-	if _, ok := Model(nil).Cost(time.Now(), Tokens{}); ok {
-		t.Error("an unknown model has a cost")
+	if Model(nil).At(time.Now(), 0) != nil || (Model{{From: time.Now().Add(time.Hour)}}).At(time.Now(), 0) != nil {
+		t.Error("a rate that does not apply does")
 	}
 }
 
@@ -137,10 +136,25 @@ func TestCostIsExact(t *testing.T) {
 		if want.Cmp(big.NewInt(maxNano)) > 0 {
 			want.SetInt64(maxNano)
 		}
-		if got := r.cost(u); big.NewInt(got).Cmp(want) != 0 {
+		if got := r.Cost(u, 1); big.NewInt(got).Cmp(want) != 0 {
 			t.Fatalf("%d, want %s", got, want)
 		}
 	})
+}
+
+func TestRequestPrice(t *testing.T) {
+	image := Rate{Request: 40_000}
+	if got := image.Cost(Tokens{}, 10); got != 400_000_000 {
+		t.Errorf("ten images: %d", got)
+	}
+	if got := (&Rate{Request: 1 << 60}).Cost(Tokens{}, 1<<60); got != maxNano {
+		t.Errorf("no bound: %d", got)
+	}
+	for want, r := range map[bool]Rate{true: image, false: {Input: 1}} {
+		if r.ByRequest() != want {
+			t.Errorf("%+v: %v", r, r.ByRequest())
+		}
+	}
 }
 
 func TestMicro(t *testing.T) {
