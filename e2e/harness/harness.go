@@ -117,11 +117,7 @@ func StartUnder(t testing.TB, shell, yaml string, env ...string) *Gateway {
 		g.Cmd = exec.Command("/bin/sh", "-c", shell+` && exec "$0" "$@"`, Binary(t), "serve", "--config", file)
 	}
 	g.Cmd.Env = append(os.Environ(), env...)
-	g.Cmd.Stdout, g.Cmd.Stderr = &g.logs, &g.logs
-	if err := g.Cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { g.done <- g.Cmd.Wait() }()
+	g.run(t)
 	t.Cleanup(func() {
 		_ = g.Cmd.Process.Signal(syscall.SIGKILL)
 		<-g.done
@@ -131,6 +127,17 @@ func StartUnder(t testing.TB, shell, yaml string, env ...string) *Gateway {
 	})
 	g.await(t)
 	return g
+}
+
+// run starts the command.
+func (g *Gateway) run(t testing.TB) {
+	t.Helper()
+	g.Cmd.Stdout, g.Cmd.Stderr = &g.logs, &g.logs
+	if err := g.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := g.Cmd
+	go func() { g.done <- cmd.Wait() }()
 }
 
 func (g *Gateway) await(t testing.TB) {

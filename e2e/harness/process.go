@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,4 +73,15 @@ func (g *Gateway) CPU(t testing.TB) time.Duration {
 		t.Fatalf("cannot read %q", b)
 	}
 	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// Restart starts the process again, on the same addresses, after it has ended.
+func (g *Gateway) Restart(t testing.TB) {
+	t.Helper()
+	<-g.done
+	old := g.Cmd
+	g.Cmd = exec.Command(old.Path, old.Args[1:]...)
+	g.Cmd.Env = old.Env
+	g.run(t)
+	g.await(t)
 }
