@@ -1,0 +1,76 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// covers UP-02, UP-04, UP-05, UP-07: scenario S6 with its real times. An upstream
+// fails half of the time for 10 s, hangs for a minute, and recovers.
+func TestUpstreamFailsHangsAndRecovers(t *testing.T) {
+	const failing, hanging, recovered, over = 10 * time.Second, 20 * time.Second, 80 * time.Second, 200 * time.Second
+	for name, second := range map[string]bool{"alone": false, "with a second": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var mu sync.Mutex
+				attempts := 0
+				bad := func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					attempts++
+					even := attempts%2 == 0
+					mu.Unlock()
+					switch at := time.Since(begin); {
+					case at >= failing && at < hanging && even:
+						sends(500, `{}`)(w, r)
+					case at >= hanging && at < recovered:
+						hangs(w, r)
+					default:
+						sends(200, answerJSON)(w, r)
+					}
+				}
+				w := newWorld(t, bad, sends(200, answerJSON))
+				body := hello
+				if second {
+					body = strings.Replace(hello, `"m"`, `"both"`, 1)
+				}
+				var wg sync.WaitGroup
+				sent, opened := 0, false
+				for time.Since(begin) < over {
+					at := time.Since(begin)
+					sent++
+					wg.Go(func() {
+						o := w.chat(body)
+						if second && o.status != 200 {
+							t.Errorf("at %v with a second upstream: %d %s", at, o.status, o.body)
+						}
+						if o.took > time.Minute+time.Second {
+							t.Errorf("at %v: answered after %v, the deadline is a minute", at, o.took)
+						}
+						// 20 s are the time limit of the last probe before the recovery, and
+						// 66 s the longest that the breaker is open after the second one.
+						if at > recovered+86*time.Second && (o.status != 200 || o.header.Get("X-Penstock-Upstream") != "a") {
+							t.Errorf("%v after its recovery: %d from %q", at-recovered, o.status, o.header.Get("X-Penstock-Upstream"))
+						}
+					})
+					if at > hanging && at < recovered && w.metric("breaker_state", "upstream", "a") == 2 {
+						opened = true
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+				wg.Wait()
+				if !opened || w.metric("breaker_state", "upstream", "a") != 0 {
+					t.Errorf("breaker opened: %v; state at the end %v, want closed", opened, w.metric("breaker_state", "upstream", "a"))
+				}
+				if ratio := float64(attempts) / float64(sent); ratio > 1.2 {
+					t.Errorf("%d attempts for %d requests", attempts, sent)
+				}
+				w.settled()
+			})
+		})
+	}
+}
