@@ -15,6 +15,9 @@ import (
 // micros is a time or a length of time in microseconds.
 type micros = int64
 
+// maxMicros is longer than anything lasts, and leaves room to add to it.
+const maxMicros micros = math.MaxInt64 / 4
+
 // A Rate is a rate limit as the arithmetic needs it. It is immutable.
 type Rate struct {
 	amount int64  // units per window
@@ -56,13 +59,13 @@ func (r Rate) Worth(n int64) micros {
 func (r Rate) worth2(n int64, up bool) micros {
 	hi, lo := bits.Mul64(uint64(n), uint64(r.window))
 	if hi >= uint64(r.amount) {
-		return math.MaxInt64 / 4
+		return maxMicros
 	}
 	q, rem := bits.Div64(hi, lo, uint64(r.amount))
 	if up && rem > 0 {
 		q++
 	}
-	return int64(min(q, math.MaxInt64/4))
+	return int64(min(q, uint64(maxMicros)))
 }
 
 // Room is how far ahead of now a bucket may be charged: what its burst is worth,

@@ -86,6 +86,7 @@ func (l *Lease) Settle(actual Cost) {
 		// What was only predicted is counted now, as a provider counts output
 		// that has been produced.
 		c.Late = max(0, used-(l.reserved.of(d)-l.reserved.predicted(d)))
+		c.Ends = true
 	}
 	l.give(l.charges)
 	l.mu.Unlock()

@@ -17,21 +17,18 @@ type Memory struct {
 	mu    sync.Mutex
 	state map[string]*state
 	limit int   // number of levels at which idle ones are dropped
-	turn  int64 // of the last change to a rate
+	turn  int64 // of the last charge to a rate
 }
 
 type state struct {
 	tat   micros // of a rate
-	lows  lows   // of a rate, what was left to pay
+	past  spans  // of a rate
 	inUse int64  // of a concurrency limit
 	purse Purse  // of a budget
 }
 
 // changing notes what is left to pay of a rate, before it changes.
-func (m *Memory) changing(s *state, now micros) {
-	m.turn++
-	s.lows.note(m.turn, max(s.tat-now, 0))
-}
+func (s *state) changing(now micros) { s.past.note(max(s.tat-now, 0)) }
 
 // NewMemory returns an empty store: every bucket full, every slot free.
 func NewMemory() *Memory {
@@ -50,7 +47,6 @@ func (m *Memory) at(l *Limit, now micros) *state {
 			m.sweep(now)
 		}
 		s = &state{}
-		m.changing(s, now)
 		m.state[l.ID] = s
 	}
 	return s
@@ -144,9 +140,11 @@ func (m *Memory) apply(c *Charge, now micros) {
 	}
 	// The check has passed; charging by give takes all of N where a scaled
 	// burst is smaller.
-	m.changing(s, now)
+	s.changing(now)
 	s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, -c.N)
+	m.turn++
 	c.At = m.turn
+	s.past.reserve(c.At)
 }
 
 // Give implements Store. It never fails.
@@ -170,11 +168,11 @@ func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
 			}
 			continue
 		}
-		m.changing(s, now)
+		s.changing(now)
 		r := RateOf(c.Limit, c.Scale)
-		if back := c.N + c.Late; back > 0 {
-			s.tat -= s.lows.refund(c.At, -r.Worth(-back))
-			s.tat = r.Give(s.tat, now, -c.Late)
+		if back := c.N + c.Late; back > 0 || c.Ends {
+			s.tat -= s.past.refund(c.At, -r.Worth(-max(back, 0)), c.Ends)
+			s.tat = r.Give(s.tat, now, min(back, 0)-c.Late)
 			continue
 		}
 		s.tat = r.Give(s.tat, now, c.N)
@@ -215,7 +213,7 @@ func (m *Memory) Lower(_ context.Context, l *Limit, units int64) error {
 	defer m.mu.Unlock()
 	now := m.now()
 	s := m.at(l, now)
-	m.changing(s, now)
+	s.changing(now)
 	s.tat = RateOf(l, 0).Lower(s.tat, now, units)
 	return nil
 }

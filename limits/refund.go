@@ -1,5 +1,7 @@
 package limits
 
+import "sort"
+
 // A reservation that was too large is refunded, but not always whole. While it
 // stood, the bucket filled up again, and what it would have lost at its brim
 // without the reservation, it has lost at the provider. Giving that back as well
@@ -10,61 +12,64 @@ package limits
 // and ahead is the work left. With less work the same server would have been idle
 // earlier, so a refund is at most the least that was left at any time since.
 
-// maxLows bounds what is remembered of a bucket's past.
-const maxLows = 64
-
-// A low says that the work left has not been below ahead since the turn at. Turns
-// count the changes of buckets, so they order those of one instant as well.
-type low struct {
-	at    int64
-	ahead micros
+// A span is the time from the turn from to the next span, in which the work left
+// was never below low. Turns count the changes of buckets, so they order those of
+// one instant as well.
+type span struct {
+	from int64
+	low  micros
+	open int // reservations made in the span that have not ended
 }
 
-// lows are the lows of one bucket, both at and ahead ascending: a low that a later
-// one undercuts says nothing any more.
-type lows []low
+// spans are the recent past of one bucket: from and low ascend, because what comes
+// before a lower low looks back on that one too. There are as few as the open
+// reservations need.
+type spans []span
 
-// note adds what is left, as the turn at begins. When there are too many, the two that differ
-// least become one, which errs towards a smaller refund.
-func (l *lows) note(at int64, ahead micros) {
-	s := *l
-	for len(s) > 0 && s[len(s)-1].ahead >= ahead {
-		s = s[:len(s)-1]
+// reserve opens a reservation: the turn is that of its charge.
+func (s *spans) reserve(turn int64) { *s = append(*s, span{turn, maxMicros, 1}) }
+
+// note notes what is left to pay, before a change.
+func (s *spans) note(left micros) {
+	last := len(*s) - 1
+	if last < 0 {
+		return
 	}
-	s = append(s, low{at, ahead})
-	if len(s) > maxLows {
-		least := 1
-		for i := 2; i < len(s); i++ {
-			if s[i].ahead-s[i-1].ahead < s[least].ahead-s[least-1].ahead {
-				least = i
-			}
-		}
-		s[least].ahead = s[least-1].ahead
-		s = append(s[:least-1], s[least:]...)
-	}
-	*l = s
+	(*s)[last].low = min((*s)[last].low, left)
+	s.tidy(last)
 }
 
-// refund is how much of n may be given back of what was charged in the turn at,
-// once what is left now has been noted. It lowers what is remembered as if the charge had
-// been smaller from the start.
-func (l *lows) refund(at int64, n micros) micros {
-	s := *l
-	first := 0
-	for first < len(s) && s[first].at <= at {
-		first++
-	}
-	if first == len(s) {
+// refund is how much of n may be given back of what was charged in a turn, once
+// what is left now has been noted. It changes the past as if the charge had been
+// smaller from the start.
+func (s *spans) refund(turn int64, n micros, ends bool) micros {
+	all := *s
+	i := sort.Search(len(all), func(i int) bool { return all[i].from > turn }) - 1
+	if i < 0 {
 		return 0
 	}
-	n = min(n, s[first].ahead)
-	for i := first; i < len(s); i++ {
-		s[i].ahead -= n
+	n = min(n, all[i].low)
+	for j := i; j < len(all); j++ {
+		all[j].low -= n
 	}
-	kept := first
-	for kept > 0 && s[kept-1].ahead >= s[first].ahead {
-		kept--
+	if ends {
+		all[i].open--
 	}
-	*l = append(s[:kept], s[first:]...)
+	s.tidy(i)
 	return n
+}
+
+// tidy makes lows ascend again at a span that sank, and drops it if nobody looks
+// back on it any more.
+func (s *spans) tidy(i int) {
+	all := *s
+	for i > 0 && all[i-1].low >= all[i].low {
+		all[i].from, all[i].open = all[i-1].from, all[i].open+all[i-1].open
+		all = append(all[:i-1], all[i:]...)
+		i--
+	}
+	if all[i].open <= 0 {
+		all = append(all[:i], all[i+1:]...)
+	}
+	*s = all
 }

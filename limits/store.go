@@ -29,6 +29,8 @@ type Charge struct {
 	// been charged, would have lost at its brim since At; then it charges Late. A
 	// store that does not know of At returns N.
 	Late int64
+	// Ends says that nothing more of the charge will be given back.
+	Ends bool
 }
 
 // slots is how many slots a concurrency charge sees.
