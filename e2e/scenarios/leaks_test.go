@@ -64,6 +64,11 @@ type resources struct {
 	memory                  float64 // bytes
 }
 
+// like reports that nothing much has been added.
+func (r resources) like(before resources) bool {
+	return r.goroutines <= before.goroutines+40 && r.descriptors <= before.descriptors+40 && r.memory <= before.memory+48<<20
+}
+
 func holds(t *testing.T, g *harness.Gateway) resources {
 	t.Helper()
 	transport.CloseIdleConnections()
@@ -85,6 +90,10 @@ func spent(t *testing.T, g *harness.Gateway, dimension string) float64 {
 	t.Helper()
 	labels := []string{`scope="upstream"`, `owner="up"`, fmt.Sprintf("dimension=%q", dimension)}
 	return g.Metric(t, "penstock_limit_capacity", labels...) - g.Metric(t, "penstock_limit_level", labels...)
+}
+
+func less(a, b simulate.Amounts) simulate.Amounts {
+	return simulate.Amounts{Requests: a.Requests - b.Requests, Tokens: a.Tokens - b.Tokens}
 }
 
 // covers CL-01, CL-02, CL-03, LIM-01, LIM-03: a thousand clients hang up in every
@@ -110,15 +119,16 @@ relay: {on_disconnect: %s, drain_for: 5s}
 	cancels := start(t, config, url, harness.Serve(t, narrow), "cancel")
 	drains := start(t, config, url, harness.Serve(t, narrow), "drain")
 	var seen tally
-	crowd := func() { // as many at once as there are slots
+	crowd := func(g *harness.Gateway) { // as many at once as there are slots
 		var all sync.WaitGroup
 		for range 200 {
-			all.Go(func() { seen.add(chat{Simulate: "tokens=4,ttft=500ms"}.send(t.Context(), cancels.URL)) })
+			all.Go(func() { seen.add(chat{Simulate: "tokens=4,ttft=500ms"}.send(t.Context(), g.URL)) })
 		}
 		all.Wait()
 	}
-	crowd()
-	seen.add(chat{Simulate: "tokens=4"}.send(t.Context(), drains.URL))
+	crowd(drains)
+	drained := p.Stats().Admitted
+	crowd(cancels)
 	before, drainsBefore := holds(t, cancels), holds(t, drains)
 
 	slowest := time.Duration(0)
@@ -135,7 +145,9 @@ relay: {on_disconnect: %s, drain_for: 5s}
 		slowest = max(slowest, time.Since(left))
 	}
 	stream := func(simulate string) chat { return chat{Stream: true, Simulate: simulate} }
-	gone := func(g *harness.Gateway) float64 { return g.Metric(t, "penstock_requests_total", `outcome="client_closed"`) }
+	gone := func(g *harness.Gateway) float64 {
+		return g.Metric(t, "penstock_requests_total", `outcome="client_closed"`)
+	}
 
 	phase("sending", cancels, leaver{chat: chat{Prompt: 1000}, half: true, after: 200 * time.Millisecond})
 	sent := gone(cancels)
@@ -146,8 +158,8 @@ relay: {on_disconnect: %s, drain_for: 5s}
 	if n := gone(cancels) - sent; n != 4*each {
 		t.Errorf("%v requests are recorded as left by the client, want %d", n, 4*each)
 	}
-	crowd() // every slot is there
-	cancelsAdmitted := p.Stats().Admitted
+	crowd(cancels) // every slot is there
+	cancelled := less(p.Stats().Admitted, drained)
 	phase("draining", drains, leaver{chat: stream("tokens=60"), events: 5})
 	seen.allOK(t)
 
@@ -163,25 +175,20 @@ relay: {on_disconnect: %s, drain_for: 5s}
 		}
 	}
 
-	// What both sides counted. A drained stream ends with the provider's own count;
-	// of one that was cut, it has made a few tokens more than arrived here.
-	drained := p.Stats().Admitted
-	drained.Requests, drained.Tokens = drained.Requests-cancelsAdmitted.Requests, drained.Tokens-cancelsAdmitted.Tokens
-	cancelsAdmitted.Requests-- // the one that warmed the other gateway up
-	drained.Requests++
-	warm := int64(10 + 4)
-	cancelsAdmitted.Tokens -= warm
-	drained.Tokens += warm
+	// What both sides counted. A drained stream ends with the provider's own count.
+	// What was cut is estimated at four bytes for a token, and the provider's words
+	// are longer; and it has made a few more than arrived here.
+	drained = less(p.Stats().Admitted, cancelled)
 	wrong := 0.0
 	for _, c := range []struct {
 		name         string
 		ours, theirs float64
-		off          float64 // allowed share, and two units that are earned back
+		off          float64 // allowed share, besides what is earned back in a minute
 	}{
-		{"requests", spent(t, cancels, "requests"), float64(cancelsAdmitted.Requests), 0},
-		{"tokens", spent(t, cancels, "tokens"), float64(cancelsAdmitted.Tokens), 0.1},
+		{"requests", spent(t, cancels, "requests"), float64(cancelled.Requests), 0},
+		{"tokens", spent(t, cancels, "tokens"), float64(cancelled.Tokens), 0.2},
 		{"requests of drained streams", spent(t, drains, "requests"), float64(drained.Requests), 0},
-		{"tokens of drained streams", spent(t, drains, "tokens"), float64(drained.Tokens), 0.01},
+		{"tokens of drained streams", spent(t, drains, "tokens"), float64(drained.Tokens), 0},
 	} {
 		t.Logf("%s: %v here, %v at the provider", c.name, c.ours, c.theirs)
 		earned := 1_000_000 / (720 * 3600.0) * 60
@@ -196,16 +203,16 @@ relay: {on_disconnect: %s, drain_for: 5s}
 		g      *harness.Gateway
 		before resources
 	}{{cancels, before}, {drains, drainsBefore}} {
-		var now resources
-		ok := func() bool {
-			now = holds(t, c.g)
-			return now.goroutines <= c.before.goroutines+40 && now.descriptors <= c.before.descriptors+40 && now.memory <= c.before.memory+48<<20
+		now := holds(t, c.g)
+		for deadline := time.Now().Add(10 * time.Second); !now.like(c.before) && time.Now().Before(deadline); now = holds(t, c.g) {
+			<-time.After(100 * time.Millisecond)
 		}
-		harness.Eventually(t, 20*time.Second, fmt.Sprintf("%+v as before, %+v", &now, c.before), ok)
+		if !now.like(c.before) {
+			t.Errorf("the gateway holds %+v, and held %+v before", now, c.before)
+		}
 		leaks = append(leaks, fmt.Sprintf("%+d goroutines, %+d descriptors, %+.0f MiB",
 			now.goroutines-c.before.goroutines, now.descriptors-c.before.descriptors, (now.memory-c.before.memory)/(1<<20)))
 	}
 	record(figures{Scenario: "S7 1,000 clients hang up", Success: seen.success(), Leaks: strings.Join(leaks, "; "),
 		Note: fmt.Sprintf("all given back within %v; tokens differ by at most %.2f %% from the provider's", slowest.Round(10*time.Millisecond), 100*wrong)})
 }
-
