@@ -17,9 +17,13 @@ import (
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// chunks are the buffers of the relay. 32 KiB hold several events of a burst, so
-// that they cost one write.
-var chunks = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// The buffers of the relay. What comes in a burst is read into large ones, so that
+// many events cost one write; a stream that is slow holds a small one while it waits.
+var small, large = buffers(8 << 10), buffers(32 << 10)
+
+func buffers(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+}
 
 // commit sends the status and the headers. From here on nothing is retried.
 func (x *exchange) commit(a *answer) {
@@ -79,16 +83,26 @@ func timing(queue, upstream, overhead time.Duration) string {
 // length is not known, such as speech, and keeps the reservation ahead of the
 // output.
 func (x *exchange) relay(a *answer, team *limits.Lease) error {
-	pooled := chunks.Get().(*[]byte)
-	defer chunks.Put(pooled)
-	buf := *pooled
+	pool := large
+	if a.Stream {
+		pool = small
+	}
+	buf := pool.Get().(*[]byte)
+	defer func() { pool.Put(buf) }()
 	ahead := min(team.Reserved().Output, a.grant.Reserved().Output)
 	for {
-		n, err := a.Body.Read(buf)
+		n, err := a.Body.Read(*buf)
 		if n > 0 {
-			if gone := x.pass(buf[:n], a.Stream || a.Length < 0); gone != nil {
-				return x.clientLeft(a, buf)
+			if gone := x.pass((*buf)[:n], a.Stream || a.Length < 0); gone != nil {
+				return x.clientLeft(a, *buf)
 			}
+		}
+		if fits := n < burst; a.Stream && fits != (pool == small) {
+			pool.Put(buf)
+			if pool = large; fits {
+				pool = small
+			}
+			buf = pool.Get().(*[]byte)
 		}
 		if a.Stream {
 			if out := a.Usage().Output; out > ahead && x.call.Op.Metered {
@@ -103,12 +117,15 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 			x.rec.Outcome = "ok"
 			return nil
 		case err != nil && x.ctx.Err() != nil && errors.Is(context.Cause(x.ctx), errGone):
-			return x.clientLeft(a, buf)
+			return x.clientLeft(a, *buf)
 		case err != nil:
 			return x.brokeOff(a, err)
 		}
 	}
 }
+
+// burst is the size of a read from which on the next one gets a large buffer.
+const burst = 2 << 10
 
 // topUp is how many output tokens are reserved beyond those that have passed, so
 // that not every event needs a charge.

@@ -33,8 +33,13 @@ type stream struct {
 	explain func(event []byte) *provider.Error // what an upstream's error event means
 }
 
-// peekSize is how much is read at once before the first meaningful event.
-const peekSize = 16 << 10
+// peekSize is how much is read at once before the first meaningful event, and into
+// buffers that are smaller.
+const peekSize = 8 << 10
+
+// maxHeld bounds what is held of an event whose end has not arrived. Longer ones
+// pass as they are.
+const maxHeld = peekSize / 2
 
 var peeks = sync.Pool{New: func() any { b := make([]byte, peekSize); return &b }}
 
@@ -76,7 +81,7 @@ func (s *stream) cut(op, code, message string) []byte {
 	return event
 }
 
-// next reads once into buf, behind what was held of the read before, and returns
+// next reads once into buf, of peekSize at least, behind what was held of the read before, and returns
 // what of it may be passed on: a part of buf. What does not fit there is then in
 // ready. At the end of the source it sets err.
 func (s *stream) next(buf []byte) []byte {
@@ -84,7 +89,7 @@ func (s *stream) next(buf []byte) []byte {
 	odd := copy(buf[held:], s.ends.held)
 	n, err := s.src.Read(buf[held+odd:])
 	n = len(s.ends.fix(buf[held : held+odd+n]))
-	out := s.pass(buf[:held+n], held, len(buf)/4)
+	out := s.pass(buf[:held+n], held, maxHeld)
 	if err != nil {
 		s.end(err)
 	}

@@ -158,18 +158,27 @@ func (t *tap) members(e *sse.Event) (f found) {
 // i on. It returns its name, escapes as they are, and the offset of its value,
 // which is within b; the name is nil when there is none.
 func nextMember(b []byte, i int) (name []byte, value int) {
-	for ; i < len(b); i++ {
+	for i < len(b) {
 		if b[i] != '"' {
+			i++
 			continue
 		}
 		start := i + 1
-		i = start + stringLen(b[start:])
-		value = skipSpace(b, min(i+1, len(b)))
-		if value >= len(b) || b[value] != ':' {
-			continue
+		for i = start; i < len(b) && b[i] != '"'; i++ {
+			if b[i] == '\\' {
+				i++
+			}
 		}
-		if value = skipSpace(b, value+1); value < len(b) {
-			return b[start:i], value
+		end := i
+		for i++; i < len(b) && b[i] <= ' '; i++ {
+		}
+		if i >= len(b) || b[i] != ':' {
+			continue // it was a value
+		}
+		for i++; i < len(b) && b[i] <= ' '; i++ {
+		}
+		if i < len(b) {
+			return b[start:end], i
 		}
 	}
 	return nil, len(b)
