@@ -52,7 +52,7 @@ $(LINT):
 
 .PHONY: e2e
 e2e: ## real clients and the scenarios against the real binary
-	cd e2e && $(GO) test -count=1 -timeout 600s ./...
+	GO="$(GO)" e2e/test.sh
 
 .PHONY: deploy
 deploy: ## the files of deploy/, with promtool

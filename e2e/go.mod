@@ -32,3 +32,5 @@ require (
 )
 
 replace penstock => ../
+
+ignore ./node/node_modules

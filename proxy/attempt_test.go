@@ -289,7 +289,7 @@ func TestTotalTimeLimitEndsAStream(t *testing.T) {
 		}
 		w := newWorld(t, streams(parts...), nil)
 		o := w.chat(helloStream)
-		if !strings.Contains(o.body, "total_timeout") || o.took != 2*time.Minute || o.err == nil {
+		if !strings.Contains(o.body, "total_timeout") || o.took != 2*time.Minute+breakOffAfter || o.err == nil {
 			t.Errorf("after %v: %v, …%q", o.took, o.err, o.body[len(o.body)-150:])
 		}
 		if w.p.breakers.Left("a/m") != 0 || w.metric("attempts_total", "result", "broken") != 1 {

@@ -44,7 +44,23 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.start(w, r)
 	abort := x.run()
 	if abort {
+		linger(r.Context())
 		panic(http.ErrAbortHandler) // the only way to break a connection off
+	}
+}
+
+// breakOffAfter is how long a connection that is to be broken off stays open, so that
+// the client can read what was written last. Fetch, in Node and in browsers, throws
+// away what its reader has not taken when a connection breaks, and with it the
+// error that tells why.
+const breakOffAfter = 100 * time.Millisecond
+
+func linger(ctx context.Context) {
+	timer := time.NewTimer(breakOffAfter)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

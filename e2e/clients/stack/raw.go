@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -34,11 +35,11 @@ func RawParts(parts ...string) []string {
 // keeps requests as every Recorder does.
 func raw(rec *Recorder) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		parts := r.Header.Values(RawHeader)
-		if len(parts) == 0 {
+		if r.Header.Get(RawHeader) == "" {
 			rec.ServeHTTP(w, r)
 			return
 		}
+		parts := strings.Split(strings.Join(r.Header.Values(RawHeader), ","), ",")
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
@@ -54,7 +55,7 @@ func raw(rec *Recorder) http.Handler {
 		}
 		defer conn.Close()
 		for i, part := range parts {
-			b, err := base64.StdEncoding.DecodeString(part)
+			b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(part))
 			if err != nil {
 				return
 			}

@@ -54,7 +54,7 @@ type Stack struct {
 	RawURL    string `json:"raw_url"`
 
 	ClientKey   string `json:"client_key"`
-	LimitedKey  string `json:"limited_key"`
+	LimitedKey  string `json:"limited_key"` // of a team with one request in 3 s; with -0 to -4 behind it, of more such teams
 	NarrowKey   string `json:"narrow_key"`
 	UpstreamKey string `json:"upstream_key"`
 	MaxBody     int    `json:"max_body"`
@@ -128,8 +128,11 @@ func (s *Stack) config(t testing.TB) string {
 	for i := range 10 { // each is paused and learned of by itself
 		fmt.Fprintf(&b, "  %s-%d: {targets: faulty}\n", Faulty, i)
 	}
-	fmt.Fprintf(&b, `teams:
-  all: {keys: [{name: all, hash: %q}]}
+	b.WriteString("teams:\n")
+	for i := range 5 {
+		fmt.Fprintf(&b, "  limited-%d: {limits: {requests: {limit: 1, per: 3s, burst: 1}}, keys: [{name: limited, hash: %q}]}\n", i, auth.HashOf(fmt.Sprintf("%s-%d", LimitedKey, i)))
+	}
+	fmt.Fprintf(&b, `  all: {keys: [{name: all, hash: %q}]}
   limited: {limits: {requests: {limit: 1, per: 3s, burst: 1}}, keys: [{name: limited, hash: %q}]}
   narrow: {models: [%s], keys: [{name: narrow, hash: %q}]}
 gateway: {max_body: %d}
