@@ -352,6 +352,10 @@ func TestModelRights(t *testing.T) {
 		if o.status != 200 || !strings.Contains(o.body, `"id":"both"`) || strings.Contains(o.body, `"id":"m"`) {
 			t.Errorf("models: %s", o.body)
 		}
+		w.settled()
+		if line := w.logs.String(); !strings.Contains(line, `"operation":"models"`) || strings.Contains(line, `"status":0`) {
+			t.Errorf("log: %s", line)
+		}
 	})
 }
 

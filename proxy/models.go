@@ -41,7 +41,7 @@ func (x *exchange) answer(body []byte) {
 	h := x.out.w.Header()
 	h.Set("Content-Type", "application/json")
 	x.own(h)
-	x.rec.Outcome = "ok"
+	x.rec.Outcome, x.rec.Status = "ok", http.StatusOK
 	x.out.begin(http.StatusOK, int64(len(body)))
 	_, _ = x.out.Write(body)
 }

@@ -25,7 +25,10 @@ func body(n int) string {
 func TestManyLargeBodies(t *testing.T) {
 	const limit, bodies = 256 << 20, 200
 	u := newUpstream(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(100 * time.Millisecond) // bodies pile up meanwhile
+		select { // bodies pile up meanwhile
+		case <-time.After(100 * time.Millisecond):
+		case <-r.Context().Done():
+		}
 		answers(w, r)
 	})
 	// Connections beside this one have their own limits; each holds buffers too.
