@@ -138,6 +138,17 @@ func answers(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, answer)
 }
 
+// answersAfter sends a whole answer after a time, unless the client leaves first.
+func answersAfter(d time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(d):
+			answers(w, r)
+		case <-r.Context().Done():
+		}
+	}
+}
+
 // streams sends n chunks, a pause apart, and a proper end; with n below 0 it is
 // silent after the first chunk.
 func streams(n int, pause time.Duration) http.HandlerFunc {

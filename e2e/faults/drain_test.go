@@ -162,10 +162,7 @@ func (b *balancer) url() string {
 // covers LIFE-02: ten restarts of two gateways, one after the other, under 200
 // requests a second over kept connections: not one request fails.
 func TestRollingRestart(t *testing.T) {
-	u := newUpstream(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(20 * time.Millisecond)
-		answers(w, r)
-	})
+	u := newUpstream(answersAfter(20 * time.Millisecond))
 	url := harness.Serve(t, u)
 	b := &balancer{ready: make([]atomic.Bool, 2)}
 	for range 2 {

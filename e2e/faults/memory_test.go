@@ -24,13 +24,7 @@ func body(n int) string {
 // those that there is no room for are told so, and all come through who try again.
 func TestManyLargeBodies(t *testing.T) {
 	const limit, bodies = 256 << 20, 200
-	u := newUpstream(func(w http.ResponseWriter, r *http.Request) {
-		select { // bodies pile up meanwhile
-		case <-time.After(100 * time.Millisecond):
-		case <-r.Context().Done():
-		}
-		answers(w, r)
-	})
+	u := newUpstream(answersAfter(100 * time.Millisecond)) // bodies pile up meanwhile
 	// Connections beside this one have their own limits; each holds buffers too.
 	g := harness.Start(t, one(harness.Serve(t, u), "log: {access: false}\nqueue: {max_bytes: 64MiB, max_team_bytes: 64MiB}\n"), fmt.Sprintf("GOMEMLIMIT=%d", limit))
 	text := body(4 << 20)

@@ -18,10 +18,7 @@ import (
 func TestDeadUpstreamStarvesNoOther(t *testing.T) {
 	const clients, asks, each = 8, 10, 150 * time.Millisecond
 	dead := newUpstream(hangs)
-	good := newUpstream(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(each)
-		answers(w, r)
-	})
+	good := newUpstream(answersAfter(each))
 	g := harness.Start(t, fmt.Sprintf(`
 upstreams:
   dead: {base_url: "%s/v1", limits: {concurrency: 20}}
