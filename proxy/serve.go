@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"penstock/limits"
@@ -167,9 +169,27 @@ func (x *exchange) handle() error {
 	return x.relay(answer, lease)
 }
 
-// crossOrigin tells requests that a web page of somebody else makes through a
-// browser. Where no key is asked for, such a page could spend the gateway's.
 var crossOrigin = http.NewCrossOriginProtection()
+
+// foreign reports whether a browser makes the request for a web page of somebody
+// else. Where no key is asked for, such a page could spend the gateway's. On a
+// loopback address a name that is not this machine's own may be one that the page
+// has pointed here.
+func foreign(r *http.Request) bool {
+	if crossOrigin.Check(r) != nil {
+		return true
+	}
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || !local.IP.IsLoopback() || r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
+		return false
+	}
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host != "localhost" && (ip == nil || !ip.IsLoopback())
+}
 
 // identify tells who asks, before anything of the body is read.
 func (x *exchange) identify() error {
@@ -177,7 +197,7 @@ func (x *exchange) identify() error {
 	if err != nil {
 		return err
 	}
-	if x.s.Keys.Open() && crossOrigin.Check(x.r) != nil {
+	if x.s.Keys.Open() && foreign(x.r) {
 		return errCrossOrigin
 	}
 	team := x.s.Teams[caller.Team]
