@@ -162,6 +162,9 @@ func (p *Proxy) SwapCallers(keys *auth.Keys, teams map[string]*Team) {
 	p.queue.Kick()
 }
 
+// Teams are the teams in force. They must not be changed.
+func (p *Proxy) Teams() map[string]*Team { return p.snapshot.Load().Teams }
+
 // target returns the live state of a target, which all requests for the same
 // upstream × model share.
 func (p *Proxy) target(s *Snapshot, t *provider.Target) *limits.Target {

@@ -43,7 +43,7 @@ func newBuilder() *builder {
 func (b *builder) snapshot(c *config.Config, who *callers) (*proxy.Snapshot, error) {
 	s := &proxy.Snapshot{
 		Keys: who.keys, Teams: who.teams, Upstreams: make(map[string]*proxy.Upstream, len(c.Upstreams)),
-		Settings: buildSettings(c),
+		Settings: buildSettings(c), Prices: buildPrices(c),
 	}
 	if n := c.Gateway.Concurrency; n > 0 {
 		s.Gateway = []*limits.Limit{{ID: "gateway/concurrency", Scope: limits.ScopeGateway, Owner: "gateway", Dimension: limits.Concurrency, Amount: n, Burst: n, Wait: true}}
@@ -88,7 +88,7 @@ func buildLimits(prefix string, scope limits.Scope, owner string, c config.Limit
 			})
 		}
 	}
-	return out
+	return append(out, buildBudgets(prefix, scope, owner, c.Budget)...)
 }
 
 func (b *builder) target(c *config.Config, name string, up config.Upstream, open bool) (provider.Target, error) {

@@ -187,7 +187,7 @@ func newKey(team string, k config.Key, hash auth.Hash, until time.Time) auth.Key
 func newTeam(name string, t config.Team) *proxy.Team {
 	class, _ := limits.ParseClass(t.Class)
 	return &proxy.Team{
-		Name: name, Weight: max(1, t.Weight), Class: class, Models: t.Models, Strict: t.Output == "strict",
+		Name: name, Weight: max(1, t.Weight), Class: class, Models: t.Models, Strict: t.Output == "strict", Unpriced: t.Unpriced,
 		Limits: buildLimits("team/"+name, limits.ScopeTeam, name, t.Limits),
 		Keys:   make(map[string][]*limits.Limit, len(t.Keys)),
 	}

@@ -54,7 +54,8 @@ func busyGateway(t *testing.T) map[string]string {
 	yaml := "listen: " + freeAddress(t) + "\nadmin: {listen: " + freeAddress(t) + "}\nlog: {level: error, access: false}\n" +
 		"database: {url: " + filepath.Join(t.TempDir(), "penstock.db") + "}\nretry: {max_attempts: 1}\n" + `
 upstreams:
-  up: {base_url: ` + up.URL + `/v1, limits: {concurrency: 10}, models: {a: {}, b: {}, c: {}}}
+  up: {base_url: ` + up.URL + `/v1, limits: {concurrency: 10}, models: {a: {}, b: {}, c: {}, d: {}}}
+prices: {a: 1}
 teams:
   t:
     limits: {requests: [{limit: 100, per: 1h, burst: 5}, {limit: 1, per: 24h, mode: shadow}]}
@@ -88,6 +89,7 @@ teams:
 		g.ask("b", "status=500") // opens the breaker
 	}
 	g.ask("c", "status=401")
+	g.ask("d", "") // has no price
 	for range 4 {
 		g.ask("a", "") // the last ones are beyond the team's limit
 	}

@@ -24,6 +24,7 @@ import (
 	"penstock/teams"
 	"penstock/telemetry"
 	"penstock/tokens"
+	"penstock/usage/ledger"
 )
 
 // parts are what the gateway consists of, wired.
@@ -40,8 +41,10 @@ type parts struct {
 	logLevel  *slog.LevelVar
 	closeLog  func()
 
-	db    *database.DB // nil without one
-	teams *teams.Registry
+	store  limits.Store
+	ledger *ledger.Ledger // nil without one
+	db     *database.DB   // nil without one
+	teams  *teams.Registry
 
 	mu     sync.Mutex // held while a snapshot is built and put in force
 	config atomic.Pointer[config.Config]
@@ -57,29 +60,34 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 	}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.metrics = telemetry.New(p.registry)
-	store := limits.NewMemory()
-	p.queue = limits.NewQueue(store, queueConfig(cfg))
+	p.openLedger(cfg)
+	p.store = limits.NewMemory()
+	p.queue = limits.NewQueue(p.store, queueConfig(cfg))
 	p.breakers = breaker.NewSet(breakerConfig(cfg), func(name string, to breaker.State) {
 		upstream, _, _ := strings.Cut(name, "/")
 		p.metrics.BreakerChanged(upstream, to.String())
 	})
 	p.estimator = tokens.New(tokensConfig(cfg))
 	s, err := p.snapshot(cfg)
+	if err == nil {
+		err = p.restore(env.ctx, s.Teams)
+	}
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	p.proxy = proxy.New(proxy.Parts{Store: store, Queue: p.queue, Breakers: p.breakers, Estimator: p.estimator, Metrics: p.metrics, Log: p.log}, s)
-	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges())
+	p.proxy = proxy.New(proxy.Parts{Store: p.store, Ledger: p.recorder(), Queue: p.queue, Breakers: p.breakers, Estimator: p.estimator, Metrics: p.metrics, Log: p.log}, s)
+	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges(), p.ledgerGauges())
 	return p, nil
 }
 
 // close closes what buildParts has opened.
 func (p *parts) close() error {
 	defer p.closeLog()
+	err := p.closeLedger()
 	if p.db == nil {
-		return nil
+		return err
 	}
-	return p.db.Close()
+	return errors.Join(err, p.db.Close())
 }
 
 // snapshot builds the snapshot of a configuration, with the teams and keys that are
@@ -115,6 +123,7 @@ func (p *parts) apply(cfg *config.Config) error {
 	p.estimator.Configure(tokensConfig(cfg))
 	p.logLevel.Set(logLevel(cfg.Log))
 	p.proxy.Swap(s)
+	p.remember(s.Teams)
 	return nil
 }
 

@@ -111,6 +111,9 @@ func connections(cfg *config.Config) int {
 // serve runs until ctx ends or a listener fails, then drains.
 func (g *gateway) serve(ctx context.Context) error {
 	g.work.Go(func() { g.teams.Run(g.life) })
+	if g.ledger != nil {
+		g.work.Go(func() { g.watchBudgets(g.life) })
+	}
 	failed := make(chan error, 2)
 	g.start(g.data, g.lis, failed)
 	if g.adm != nil {
@@ -230,6 +233,9 @@ func (g *gateway) reload(path string, env *environment) *config.Config {
 	}
 	if cfg.Listen != g.cfg.Listen || !reflect.DeepEqual(cfg.Admin, g.cfg.Admin) {
 		g.log.Warn("listen and admin take effect at the next start")
+	}
+	if cfg.Database != g.cfg.Database || cfg.Usage != g.cfg.Usage {
+		g.log.Warn("database and usage take effect at the next start")
 	}
 	g.log.Info("configuration reloaded")
 	return cfg

@@ -36,6 +36,7 @@ func (p *parts) applyTeams(set *teams.Set) {
 	cfg := p.config.Load()
 	who := p.builder.callers(cfg, set)
 	p.complain(who)
+	defer p.remember(who.teams)
 	if who.open == p.open {
 		p.proxy.SwapCallers(who.keys, who.teams)
 		return

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/config"
+	"penstock/database"
+	"penstock/limits"
+	"penstock/usage"
+	"penstock/usage/ledger"
+)
+
+const spenderKey = "a-key-of-the-spending-team"
+
+// spending is a configuration with a team that has a budget. The upstream of the
+// tests reports 5 input and 7 output tokens, which here cost 75 millionths of a
+// dollar.
+func spending(database, budget string) string {
+	return fmt.Sprintf(`
+database: {url: %q}
+prices: {m: {input: 1, output: 10}}
+tokens: {first_output: 7}
+teams:
+  spender:
+    limits: {budget: %s}
+    keys: [{name: prod, key: %s}]
+`, database, budget, spenderKey)
+}
+
+func (g *testGateway) spend(want int) {
+	g.t.Helper()
+	if code := g.bearer(spenderKey); code != want {
+		g.t.Errorf("answered %d, want %d", code, want)
+	}
+}
+
+// budgetLeft is the level of the team's first budget.
+func (g *testGateway) budgetLeft() int64 {
+	g.t.Helper()
+	levels, err := g.store.Levels(context.Background(), g.proxy.Teams()["spender"].Limits)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return levels[0].Remaining
+}
+
+// withGateway runs do with a gateway and stops it cleanly.
+func withGateway(t *testing.T, text string, do func(g *testGateway)) {
+	t.Helper()
+	t.Run("", func(t *testing.T) { do(startGateway(t, text)) })
+}
+
+func usageOf(t *testing.T, path string) ledger.Group {
+	t.Helper()
+	db, err := database.OpenExisting(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	groups, _, err := ledger.Report(context.Background(), db, ledger.Query{From: time.Now().AddDate(0, 0, -1), To: time.Now().AddDate(0, 0, 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return groups[0]
+}
+
+// covers DB-06, DIST-05: a clean stop loses no row, and what was spent is known
+// after a restart.
+func TestBudgetSurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	withGateway(t, spending(path, "$0.0003/month"), func(g *testGateway) {
+		for range 4 {
+			g.spend(http.StatusOK)
+		}
+		g.spend(http.StatusTooManyRequests)
+	})
+	if u := usageOf(t, path); u.Requests != 5 || u.Failed != 1 || u.Nano != 4*75_000 {
+		t.Errorf("the ledger has %+v", u)
+	}
+	withGateway(t, spending(path, "$0.0003/month"), func(g *testGateway) {
+		if left := g.budgetLeft(); left != 0 {
+			t.Errorf("%d left after a restart", left)
+		}
+		g.spend(http.StatusTooManyRequests)
+	})
+	// A budget that is new counts what was spent before it.
+	withGateway(t, spending(path, "$0.0004/7d"), func(g *testGateway) {
+		if left := g.budgetLeft(); left != 100 {
+			t.Errorf("%d left of a new budget, want 100", left)
+		}
+	})
+	withGateway(t, strings.Replace(spending(path, "$1/day"), "tokens:", "usage: {disabled: true}\ntokens:", 1), func(g *testGateway) {
+		g.spend(http.StatusOK)
+		if left := g.budgetLeft(); left != 1e6-75 {
+			t.Errorf("%d left without a ledger", left)
+		}
+	})
+	if u := usageOf(t, path); u.Requests != 6 {
+		t.Errorf("a ledger that is off has written: %+v", u)
+	}
+}
+
+// covers LIM-08: a raised budget works as soon as the file is loaded again.
+func TestRaisedBudgetAfterReload(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	g := startGateway(t, spending(path, "$0.00015/month"))
+	g.spend(http.StatusOK)
+	g.spend(http.StatusOK)
+	g.spend(http.StatusTooManyRequests)
+	file := filepath.Join(t.TempDir(), "raised.yaml")
+	up := g.cfg.Upstreams["up"].BaseURL
+	text := fmt.Sprintf("listen: %s\nadmin: {listen: %s}\nupstreams: {up: {base_url: %q}}\n%s", g.cfg.Listen, g.cfg.Admin.Listen, up, spending(path, "$0.0003/month"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if g.reload(file, g.environment()) == nil {
+		t.Fatalf("not loaded:\n%s", g.log)
+	}
+	g.spend(http.StatusOK)
+	g.spend(http.StatusOK)
+	g.spend(http.StatusTooManyRequests)
+}
+
+// Budgets without a database work, and begin anew with the process.
+func TestBudgetWithoutADatabase(t *testing.T) {
+	text := strings.Replace(spending("", "$0.0001/month"), "database: {url: \"\"}\n", "", 1)
+	for range 2 {
+		withGateway(t, text, func(g *testGateway) {
+			g.spend(http.StatusOK)
+			g.spend(http.StatusTooManyRequests)
+		})
+	}
+}
+
+// Gateways on one database without a shared store learn of each other's spending.
+func TestBudgetIsComparedWithTheLedger(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	g := startGateway(t, spending(path, "$0.001/month"))
+	g.spend(http.StatusOK)
+	l := ledger.New(g.db, ledger.Config{Flush: time.Millisecond, Buffer: 10, Metrics: g.metrics, Log: g.gateway.log})
+	l.Record(&usage.Row{ID: "elsewhere", Began: time.Now(), Team: "spender", Key: "other", Nano: 800_000, Outcome: "ok"})
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // again changes nothing
+		if err := g.restore(context.Background(), g.proxy.Teams()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := g.budgetLeft(); left > 200 || left < 200-75 {
+		t.Errorf("%d left", left)
+	}
+}
+
+func TestBuildBudgets(t *testing.T) {
+	all := buildLimits("team/a", limits.ScopeTeam, "a", config.Limits{Budget: config.Budgets{
+		{Limit: 100e6, Per: "month"}, {Limit: 5e6, Per: "week", Mode: "shadow"}, {Limit: 1, Per: "30d"},
+	}})
+	if len(all) != 3 || !all[0].Monthly || all[0].Window != 0 || all[0].Amount != 100e6 || all[0].ID != "team/a/budget/month" || all[0].Wait ||
+		all[1].Window != 7*24*time.Hour || !all[1].Shadow || all[1].Monthly || all[2].Window != 30*24*time.Hour {
+		t.Errorf("%+v %+v %+v", all[0], all[1], all[2])
+	}
+}
+
+func TestBuildRate(t *testing.T) {
+	free := config.Money(0)
+	r := buildRate(config.Price{Input: 2e6, Output: 3e6, Cached: &free, Request: 7, From: "2027-01-01", Above: 5, Hours: []string{"01:00-04:00"}, Weekdays: true})
+	if r.Input != 2e6 || r.Output != 3e6 || r.Cached != 0 || r.Write != 2e6 || r.Request != 7 || r.From.Year() != 2027 || r.Above != 5 || len(r.Hours) != 1 || !r.Weekdays {
+		t.Errorf("%+v", r)
+	}
+}
