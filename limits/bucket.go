@@ -129,3 +129,16 @@ func toDuration(m micros) time.Duration {
 	}
 	return time.Duration(m) * time.Microsecond
 }
+
+// Earned is how many whole units are earned in a time.
+func (r Rate) Earned(m micros) int64 {
+	if m <= 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(m), uint64(r.amount))
+	if hi >= uint64(r.window) {
+		return math.MaxInt64 / 4
+	}
+	q, _ := bits.Div64(hi, lo, uint64(r.window))
+	return int64(min(q, math.MaxInt64/4))
+}

@@ -183,7 +183,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 	switch {
 	case w.settled():
 		if err == nil && v.OK {
-			_ = q.store.Give(context.Background(), id, charges)
+			giveBack(q.store, id, charges)
 		}
 		return true
 	case err != nil:

@@ -133,6 +133,14 @@ func (l *Lease) give(charges []Charge) {
 	}
 }
 
+// giveBack undoes a Take.
+func giveBack(store Store, id uint64, charges []Charge) {
+	for i := range charges {
+		charges[i].Ends = true
+	}
+	_ = store.Give(context.Background(), id, charges)
+}
+
 // Reserve takes cost from limits that refuse, all or none, without waiting. It
 // reports *Exceeded, or the store's error.
 func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lease, error) {

@@ -18,6 +18,7 @@ package limits
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -132,7 +133,8 @@ type Limit struct {
 	Wait      bool          // wait in the queue instead of refusing
 	Shadow    bool          // count what would be refused, and let it pass
 	// Group names the limits that a shared store charges in one step, such as
-	// "team/search" for those of a team and its keys; empty means "scope/owner".
+	// "team/search" for those of a team and its keys. Empty means that of its team
+	// or upstream, which keys do not know.
 	Group  string
 	OnLoss OnLoss // what holds while a shared store is away
 }
@@ -142,25 +144,17 @@ type OnLoss uint8
 
 // The policies.
 const (
-	Divide OnLoss = iota // each replica enforces its part: the limit ÷ the replicas last known
-	Open                 // the limit is not enforced
-	Closed               // nothing is admitted: *Unavailable
+	AsStore OnLoss = iota // the store's own policy
+	Divide                // each replica enforces its part: the limit ÷ the replicas last known
+	Open                  // the limit is not enforced
+	Closed                // nothing is admitted: *Unavailable
 )
 
-var onLossNames = [...]string{"divide", "open", "closed"}
+var onLossNames = [...]string{"", "divide", "open", "closed"}
 
-// String returns the policy's name in the configuration.
-func (o OnLoss) String() string { return onLossNames[o] }
-
-// ParseOnLoss returns the policy of that name.
-func ParseOnLoss(name string) (OnLoss, bool) {
-	for i, n := range onLossNames {
-		if n == name {
-			return OnLoss(i), true
-		}
-	}
-	return Divide, false
-}
+// ParseOnLoss returns the policy of that name in the configuration; AsStore for
+// any other.
+func ParseOnLoss(name string) OnLoss { return OnLoss(max(0, slices.Index(onLossNames[:], name))) }
 
 // String describes the limit in a message to its owner.
 func (l *Limit) String() string {

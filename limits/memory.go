@@ -22,13 +22,13 @@ type Memory struct {
 
 type state struct {
 	tat   micros // of a rate
-	past  spans  // of a rate
+	past  Past  // of a rate
 	inUse int64  // of a concurrency limit
 	purse Purse  // of a budget
 }
 
 // changing notes what is left to pay of a rate, before it changes.
-func (s *state) changing(now micros) { s.past.note(max(s.tat-now, 0)) }
+func (s *state) changing(now micros) { s.past.Note(max(s.tat-now, 0)) }
 
 // NewMemory returns an empty store: every bucket full, every slot free.
 func NewMemory() *Memory {
@@ -99,7 +99,7 @@ func (m *Memory) tell(c *Charge, now micros) {
 	s := m.at(c.Limit, now)
 	c.Told = true
 	if c.Limit.Dimension == Concurrency {
-		c.Left = c.slots() - s.inUse
+		c.Left = c.Slots() - s.inUse
 		return
 	}
 	if c.Limit.Dimension == Spend {
@@ -112,7 +112,7 @@ func (m *Memory) tell(c *Charge, now micros) {
 func (m *Memory) check(c *Charge, now micros) (after time.Duration, ok bool) {
 	s := m.at(c.Limit, now)
 	if c.Limit.Dimension == Concurrency {
-		slots := c.slots()
+		slots := c.Slots()
 		return 0, s.inUse+1 <= slots-min(c.Keep, slots-1)
 	}
 	if c.Limit.Dimension == Spend {
@@ -144,7 +144,7 @@ func (m *Memory) apply(c *Charge, now micros) {
 	s.tat = RateOf(c.Limit, c.Scale).Give(s.tat, now, -c.N)
 	m.turn++
 	c.At = m.turn
-	s.past.reserve(c.At)
+	s.past.Reserve(c.At)
 }
 
 // Give implements Store. It never fails.
@@ -171,7 +171,7 @@ func (m *Memory) Give(_ context.Context, _ uint64, charges []Charge) error {
 		s.changing(now)
 		r := RateOf(c.Limit, c.Scale)
 		if back := c.N + c.Late; back > 0 || c.Ends {
-			s.tat -= s.past.refund(c.At, -r.Worth(-max(back, 0)), c.Ends)
+			s.tat -= s.past.Refund(c.At, -r.Worth(-max(back, 0)), c.Ends)
 			s.tat = r.Give(s.tat, now, min(back, 0)-c.Late)
 			continue
 		}

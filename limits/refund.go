@@ -21,16 +21,16 @@ type span struct {
 	open int // reservations made in the span that have not ended
 }
 
-// spans are the recent past of one bucket: from and low ascend, because what comes
+// A Past is the recent past of one bucket: from and low ascend, because what comes
 // before a lower low looks back on that one too. There are as few as the open
 // reservations need.
-type spans []span
+type Past []span
 
-// reserve opens a reservation: the turn is that of its charge.
-func (s *spans) reserve(turn int64) { *s = append(*s, span{turn, maxMicros, 1}) }
+// Reserve opens a reservation: the turn is that of its charge.
+func (s *Past) Reserve(turn int64) { *s = append(*s, span{turn, maxMicros, 1}) }
 
-// note notes what is left to pay, before a change.
-func (s *spans) note(left micros) {
+// Note notes what is left to pay, before a change.
+func (s *Past) Note(left micros) {
 	last := len(*s) - 1
 	if last < 0 {
 		return
@@ -39,10 +39,10 @@ func (s *spans) note(left micros) {
 	s.tidy(last)
 }
 
-// refund is how much of n may be given back of what was charged in a turn, once
+// Refund is how much of n may be given back of what was charged in a turn, once
 // what is left now has been noted. It changes the past as if the charge had been
 // smaller from the start.
-func (s *spans) refund(turn int64, n micros, ends bool) micros {
+func (s *Past) Refund(turn int64, n micros, ends bool) micros {
 	all := *s
 	i := sort.Search(len(all), func(i int) bool { return all[i].from > turn }) - 1
 	if i < 0 {
@@ -61,7 +61,7 @@ func (s *spans) refund(turn int64, n micros, ends bool) micros {
 
 // tidy makes lows ascend again at a span that sank, and drops it if nobody looks
 // back on it any more.
-func (s *spans) tidy(i int) {
+func (s *Past) tidy(i int) {
 	all := *s
 	for i > 0 && all[i-1].low >= all[i].low {
 		all[i].from, all[i].open = all[i-1].from, all[i].open+all[i-1].open

@@ -31,7 +31,7 @@ func TestRefundsLeaveWhatWouldBeLeft(t *testing.T) {
 			if i < 0 || !all[i].open {
 				n := rapid.Int64Range(1, 300).Draw(t, "n")
 				s.tat = max(s.tat, now) + n // a microsecond is a unit here
-				s.past.reserve(turn)
+				s.past.Reserve(turn)
 				all = append(all, charge{now, n, turn, true})
 				open++
 				continue
@@ -39,7 +39,7 @@ func TestRefundsLeaveWhatWouldBeLeft(t *testing.T) {
 			back := rapid.Int64Range(0, all[i].n).Draw(t, "back")
 			late := rapid.Int64Range(0, back).Draw(t, "late")
 			ends := rapid.Bool().Draw(t, "ends")
-			s.tat -= s.past.refund(all[i].turn, back, ends)
+			s.tat -= s.past.Refund(all[i].turn, back, ends)
 			s.tat = max(s.tat, now) + late
 			all[i].n, all[i].open = all[i].n-back, !ends
 			all = append(all, charge{now, late, 0, false})

@@ -33,8 +33,8 @@ type Charge struct {
 	Ends bool
 }
 
-// slots is how many slots a concurrency charge sees.
-func (c *Charge) slots() int64 {
+// Slots is how many slots a concurrency charge sees.
+func (c *Charge) Slots() int64 {
 	if c.Scale > 0 && c.Scale < full {
 		return max(1, c.Limit.Amount*c.Scale/full)
 	}

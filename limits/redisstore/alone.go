@@ -1,0 +1,161 @@
+package redisstore
+
+import (
+	"time"
+
+	"penstock/limits"
+)
+
+// alone is a replica's own part of a rate, or what it spent of a budget, while
+// the server is away.
+type alone struct {
+	loss  uint64 // of the gate, for which the rest was made
+	tat   micros
+	spent int64 // units charged and not told yet…
+	// window is the start of the budget's window in which they were.
+	window micros
+}
+
+// takeAlone decides without the server, by each limit's policy. The owner's mutex
+// is held.
+func (o *owner) takeAlone(id uint64, charges []limits.Charge, now micros) (limits.Verdict, error) {
+	v := limits.Verdict{OK: true, Told: true}
+	for i := range charges {
+		c := &charges[i]
+		c.Over = false
+		policy := o.s.policy(c.Limit)
+		if policy == limits.Closed && !c.Limit.Shadow {
+			return limits.Verdict{}, &limits.Unavailable{Limit: c.Limit, RetryAfter: time.Second}
+		}
+		if policy == limits.Open {
+			continue
+		}
+		after, ok := o.checkAlone(c, now)
+		switch {
+		case ok:
+		case c.Limit.Shadow:
+			c.Over = true
+		case v.OK:
+			v.OK, v.By, v.N, v.After, v.Again = false, c.Limit, c.N, after, askAgain
+		default:
+			v.After = max(v.After, after)
+		}
+	}
+	if !v.OK {
+		return v, nil
+	}
+	for i := range charges {
+		if c := &charges[i]; !c.Over {
+			o.chargeAlone(id, c, now)
+		}
+	}
+	return v, nil
+}
+
+func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, ok bool) {
+	l, replicas := o.level(c.Limit), o.s.live.Load()
+	switch l.kind {
+	case purse:
+		p := l.spent(now)
+		left := max(c.Limit.Amount-p.Spent, 0) / replicas
+		return duration(p.Left(c.Limit, now)), l.alone.spentIn(p.Start)+c.N <= left
+	case rate:
+		o.begin(l, now)
+		_, wait, ok := limits.RateOf(c.Limit, c.Scale).Divided(replicas).Take(l.alone.tat, now, c.N, c.Keep/replicas)
+		return duration(wait), ok
+	}
+	most := max(1, c.Slots()/replicas)
+	most -= min(c.Keep/replicas, most-1)
+	if time.Since(o.gate.since()) < o.s.opt.Lease {
+		// What the others held then, they may hold still.
+		most = min(most, c.Slots()-l.others)
+	}
+	return 0, int64(len(l.ids)) < most
+}
+
+func (a *alone) spentIn(window micros) int64 {
+	if a.window != window {
+		return 0
+	}
+	return a.spent
+}
+
+// begin gives the replica its part of what was left of a rate when the server went
+// away.
+func (o *owner) begin(l *level, now micros) {
+	loss := o.gate.loss.Load()
+	if l.alone.loss == loss {
+		return
+	}
+	l.dropChunk(now)
+	replicas := o.s.live.Load()
+	r := limits.RateOf(l.limit, 0)
+	part := r.Divided(replicas)
+	left := r.Level(l.at(now), now) - l.alone.spent
+	l.alone.loss, l.alone.tat = loss, now
+	if missing := part.Burst() - floorDiv(left, replicas); missing > 0 {
+		l.alone.tat = now + worth(part, missing)
+	}
+}
+
+func floorDiv(a, b int64) int64 {
+	if a < 0 {
+		return -((-a + b - 1) / b)
+	}
+	return a / b
+}
+
+func (o *owner) chargeAlone(id uint64, c *limits.Charge, now micros) {
+	l := o.level(c.Limit)
+	switch l.kind {
+	case slots:
+		l.ids[id] = struct{}{}
+		o.mark(l)
+	case purse:
+		c.At = l.spent(now).Start
+		o.giveAlone(l, c, -c.N, now)
+	case rate:
+		c.At = o.reserve(l, l.at(now)-o.early())
+		o.giveAlone(l, c, -c.N, now)
+	}
+}
+
+// giveAlone returns n units of a rate or a budget, or charges them where n is
+// negative.
+func (o *owner) giveAlone(l *level, c *limits.Charge, n int64, now micros) {
+	o.mark(l)
+	if l.kind == purse {
+		if p := l.spent(now); c.At == p.Start {
+			l.alone.spent, l.alone.window = l.alone.spentIn(p.Start)-n, p.Start
+		}
+		return
+	}
+	o.begin(l, now)
+	if c.Ends {
+		l.past.Refund(c.At, 0, true)
+	}
+	l.alone.tat = limits.RateOf(c.Limit, c.Scale).Divided(o.s.live.Load()).Give(l.alone.tat, now, n)
+	l.alone.spent -= n
+}
+
+// settleAlone makes what was spent alone a change to be told: of a rate, a debt of
+// at most one burst.
+func (l *level) settleAlone(now micros) {
+	n := l.alone.spent
+	if n == 0 {
+		return
+	}
+	l.alone.spent = 0
+	if l.kind == purse {
+		if l.purse.At(l.limit, now).Start == l.alone.window {
+			l.pay(n, now)
+		}
+		return
+	}
+	r := limits.RateOf(l.limit, 0)
+	if n < 0 {
+		l.pending.add(-worthDown(r, -n))
+		return
+	}
+	l.pending.add(worth(r, min(n, r.Burst())))
+}

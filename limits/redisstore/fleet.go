@@ -1,0 +1,184 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// beatEvery is how often a replica says that it lives, and renews what it holds.
+const beatEvery = time.Second
+
+// beatScript enters the replica into the list of those that live, and counts them.
+var beatScript = redis.NewScript(`
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
+return redis.call('ZCARD', KEYS[1])
+`)
+
+func (s *Store) replicasKey() string { return s.opt.Prefix + "replicas" }
+func (s *Store) channel() string     { return s.opt.Prefix + "wake" }
+
+// beat counts the replicas that live, this one included.
+func (s *Store) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
+	defer cancel()
+	began := time.Now()
+	n, err := beatScript.Run(ctx, s.client, []string{s.replicasKey()}, s.opt.Replica, (5 * beatEvery).Milliseconds()).Int64()
+	s.opt.Called(time.Since(began), failure(err))
+	if err == nil {
+		s.live.Store(max(1, n))
+	}
+	return err
+}
+
+// resign takes the replica off the list.
+func (s *Store) resign() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.opt.Timeout)
+	defer cancel()
+	_ = s.client.ZRem(ctx, s.replicasKey(), s.opt.Replica).Err() // it expires anyway
+}
+
+// Run starts the background work: the sign of life, renewals, and messages from
+// other replicas. The function wake is called after something came that may let
+// somebody start; it may take its time.
+func (s *Store) Run(wake func()) {
+	s.spawn(s.beats)
+	s.spawn(s.listen)
+	s.spawn(func() {
+		for {
+			select {
+			case <-s.life.Done():
+				return
+			case <-s.wakes:
+				wake()
+			}
+		}
+	})
+}
+
+func (s *Store) wake() {
+	select {
+	case s.wakes <- struct{}{}:
+	default: // one is under way
+	}
+}
+
+func (s *Store) beats() {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		if s.shared == nil || !s.shared.down.Load() { // else the probe does it
+			if err := s.beat(s.life); err != nil && s.shared != nil && s.life.Err() == nil {
+				s.shared.trip(err)()
+			}
+		}
+		s.each((*owner).beat)
+		select {
+		case <-s.life.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// beat renews what is held, and gives back what is held for nothing.
+func (o *owner) beat() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hold := false
+	for _, l := range o.levels {
+		if l.kind == slots {
+			if hold = hold || l.held > 0; l.held > 0 {
+				o.mark(l)
+			}
+			if l.chunk.takes.sum(time.Now()) < 1 {
+				l.taken = false
+			}
+		}
+	}
+	if hold || o.lost != nil {
+		o.tellWithin(soon)
+	}
+}
+
+// leave gives everything back that is not in use, before the process ends.
+func (o *owner) leave() {
+	o.mu.Lock()
+	o.calm = time.Now().Add(time.Hour)
+	o.mu.Unlock()
+	o.flush()
+}
+
+// listen hears of what other replicas gave back, or need.
+func (s *Store) listen() {
+	sub := s.client.Subscribe(s.life, s.channel())
+	defer sub.Close()
+	messages := sub.Channel(redis.WithChannelHealthCheckInterval(2 * time.Second))
+	for {
+		select {
+		case <-s.life.Done():
+			return
+		case m, ok := <-messages:
+			if !ok {
+				return
+			}
+			s.heard(m.Payload)
+		}
+	}
+}
+
+func (s *Store) heard(message string) {
+	verb, rest, _ := strings.Cut(message, " ")
+	from, group, _ := strings.Cut(rest, " ")
+	if from == s.opt.Replica {
+		return
+	}
+	s.mu.Lock()
+	o := s.owners[group]
+	s.mu.Unlock()
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	clear(o.refused)
+	if verb == "recall" {
+		o.calm = time.Now().Add(time.Second)
+		o.tellWithin(0)
+	}
+	o.mu.Unlock()
+	if verb == "wake" {
+		s.wake()
+	}
+}
+
+// failure names the kind of an error for metrics, "" for none.
+func failure(err error) string {
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, redis.ErrPoolTimeout):
+		return "timeout"
+	case errors.Is(err, errReply):
+		return "reply"
+	}
+	text := err.Error()
+	for _, k := range []struct{ prefix, kind string }{
+		{"LOADING", "loading"}, {"READONLY", "readonly"}, {"CLUSTERDOWN", "cluster"}, {"MOVED", "cluster"}, {"ASK", "cluster"},
+		{"TRYAGAIN", "cluster"}, {"MASTERDOWN", "cluster"}, {"NOAUTH", "auth"}, {"WRONGPASS", "auth"}, {"NOPERM", "auth"}, {"OOM", "memory"},
+		{"MISCONF", "persistence"}, {"NOREPLICAS", "replicas"}, {"BUSY", "busy"}, {"ERR", "script"},
+	} {
+		if strings.HasPrefix(text, k.prefix) {
+			return k.kind
+		}
+	}
+	return "connection"
+}
