@@ -17,6 +17,7 @@ type Config struct {
 	OpenMetrics bool    // metrics without a token
 	Pprof       bool
 	Ready       func() bool
+	Detail      func() string // said beside it, but not a reason to be unready; nil for none
 	Gatherer    prometheus.Gatherer
 	API         []Route // the admin API; its paths begin with /admin/
 }
@@ -32,7 +33,7 @@ type Route struct {
 func Routes(c Config) []Route {
 	routes := []Route{
 		{"GET /healthz", true, http.HandlerFunc(Healthz)},
-		{"GET /readyz", true, Readyz(c.Ready)},
+		{"GET /readyz", true, Readyz(c.Ready, c.Detail)},
 		{"GET /metrics", c.OpenMetrics, promhttp.HandlerFor(c.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})},
 	}
 	if c.Pprof {
@@ -65,13 +66,20 @@ func Handler(c Config) http.Handler {
 // Healthz says that the process is alive.
 func Healthz(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
 
-// Readyz says whether requests are accepted. It depends on no upstream.
-func Readyz(ready func() bool) http.HandlerFunc {
+// Readyz says whether requests are accepted, and a detail beside it. It depends on
+// no upstream and no store.
+func Readyz(ready func() bool, detail func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if !ready() {
 			http.Error(w, "shutting down", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ready\n"))
+		if detail == nil {
+			return
+		}
+		if text := detail(); text != "" {
+			_, _ = w.Write([]byte(text + "\n"))
+		}
 	}
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Tokens          Tokens              `yaml:"tokens,omitempty" jsonschema_description:"How tokens are estimated before a request is sent."`
 	Relay           Relay               `yaml:"relay,omitempty" jsonschema_description:"How answers go to the client."`
 	Drain           Drain               `yaml:"drain,omitempty" jsonschema_description:"What happens on SIGTERM."`
+	Redis           *Redis              `yaml:"redis,omitempty" jsonschema_description:"A Redis or Valkey through which several gateways share their limits, so that they count as one. Without it every process counts for itself. A change takes effect at the next start, except for on_store_loss."`
 	Database        Database            `yaml:"database,omitempty" jsonschema_description:"Durable state. Without a database nothing is kept beyond the process: there is no usage ledger, and budgets begin anew at a restart."`
 	Prices          map[string]Prices   `yaml:"prices,omitempty" jsonschema_description:"Prices of models, in US dollars for a million tokens, before those that come with Penstock. The name is that of a model or of an upstream and a model (openai/gpt-4o), and may end in *."`
 	Usage           Usage               `yaml:"usage,omitempty" jsonschema_description:"The usage ledger: one row for each finished request, in the database."`
@@ -126,9 +127,10 @@ type Limits struct {
 // A Budget is an amount of money per window. In the file it may be text such as
 // $100/month or $100/30d.
 type Budget struct {
-	Limit Money  `yaml:"limit" jsonschema_description:"US dollars per window." jsonschema:"example=$100"`
-	Per   Period `yaml:"per" jsonschema_description:"The windows: calendar months, weeks from Monday, days, or spans of so many days (30d), which are counted from 1970-01-05; all in UTC." jsonschema:"example=month"`
-	Mode  string `yaml:"mode,omitempty" jsonschema_description:"Enforce the budget, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	Limit       Money  `yaml:"limit" jsonschema_description:"US dollars per window." jsonschema:"example=$100"`
+	Per         Period `yaml:"per" jsonschema_description:"The windows: calendar months, weeks from Monday, days, or spans of so many days (30d), which are counted from 1970-01-05; all in UTC." jsonschema:"example=month"`
+	Mode        string `yaml:"mode,omitempty" jsonschema_description:"Enforce the budget, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	OnStoreLoss string `yaml:"on_store_loss,omitempty" jsonschema_description:"What holds while Redis is away: divide, open or closed; that of redis when absent." jsonschema:"enum=divide,enum=open,enum=closed"`
 }
 
 // Budgets are the budgets of one owner. In the file a single one may stand in place
@@ -137,19 +139,21 @@ type Budgets []Budget
 
 // Slots is a concurrency limit. In the file it may be a bare number.
 type Slots struct {
-	Limit   int64  `yaml:"limit" jsonschema_description:"Requests in flight at once." jsonschema:"minimum=1,maximum=1000000,example=20"`
-	OnLimit string `yaml:"on_limit,omitempty" jsonschema_description:"Wait in the queue, or refuse with 429." jsonschema:"enum=wait,enum=refuse,default=wait"`
-	Mode    string `yaml:"mode,omitempty" jsonschema_description:"Enforce the limit, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	Limit       int64  `yaml:"limit" jsonschema_description:"Requests in flight at once." jsonschema:"minimum=1,maximum=1000000,example=20"`
+	OnLimit     string `yaml:"on_limit,omitempty" jsonschema_description:"Wait in the queue, or refuse with 429." jsonschema:"enum=wait,enum=refuse,default=wait"`
+	Mode        string `yaml:"mode,omitempty" jsonschema_description:"Enforce the limit, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	OnStoreLoss string `yaml:"on_store_loss,omitempty" jsonschema_description:"What holds while Redis is away: divide, open or closed; that of redis when absent." jsonschema:"enum=divide,enum=open,enum=closed"`
 }
 
 // A Rate is an amount per window. In the file it may be text such as 500/min,
 // 2M/min, 10/s or 1000M/day.
 type Rate struct {
-	Limit   Amount   `yaml:"limit" jsonschema_description:"Amount per window." jsonschema:"example=2M"`
-	Per     Duration `yaml:"per" jsonschema_description:"Length of the window." jsonschema:"example=1m"`
-	Burst   Amount   `yaml:"burst,omitempty" jsonschema_description:"Most that may be used at once. By default one window's worth, or an hour's worth where the window is longer than an hour." jsonschema:"example=500"`
-	OnLimit string   `yaml:"on_limit,omitempty" jsonschema_description:"Wait in the queue, or refuse with 429 and a Retry-After. Upstream limits always wait; those of teams and keys refuse by default." jsonschema:"enum=wait,enum=refuse"`
-	Mode    string   `yaml:"mode,omitempty" jsonschema_description:"Enforce the limit, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	Limit       Amount   `yaml:"limit" jsonschema_description:"Amount per window." jsonschema:"example=2M"`
+	Per         Duration `yaml:"per" jsonschema_description:"Length of the window." jsonschema:"example=1m"`
+	Burst       Amount   `yaml:"burst,omitempty" jsonschema_description:"Most that may be used at once. By default one window's worth, or an hour's worth where the window is longer than an hour." jsonschema:"example=500"`
+	OnLimit     string   `yaml:"on_limit,omitempty" jsonschema_description:"Wait in the queue, or refuse with 429 and a Retry-After. Upstream limits always wait; those of teams and keys refuse by default." jsonschema:"enum=wait,enum=refuse"`
+	Mode        string   `yaml:"mode,omitempty" jsonschema_description:"Enforce the limit, or only count what it would have refused (shadow)." jsonschema:"enum=enforce,enum=shadow,default=enforce"`
+	OnStoreLoss string   `yaml:"on_store_loss,omitempty" jsonschema_description:"What holds while Redis is away: divide, open or closed; that of redis when absent." jsonschema:"enum=divide,enum=open,enum=closed"`
 }
 
 // Rates are the windows of one dimension. In the file a single rate may stand in

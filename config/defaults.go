@@ -65,6 +65,9 @@ func (t Timeouts) Or(base Timeouts) Timeouts {
 // resolve fills in what the named parts of a decoded configuration leave out, so
 // that every upstream, model, route, team and key is complete.
 func (c *Config) resolve() {
+	if c.Redis != nil {
+		applyDefaults(reflect.ValueOf(c.Redis).Elem())
+	}
 	for name, u := range c.Upstreams {
 		u.BaseURL = strings.TrimRight(u.BaseURL, "/")
 		u.Timeouts = u.Timeouts.Or(c.Timeouts)

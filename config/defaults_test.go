@@ -57,16 +57,16 @@ teams:
 	if *b.Timeouts.Idle != 0 || *b.Timeouts.Total != Duration(20*time.Minute) || b.BaseURL != "https://b.example.com" {
 		t.Errorf("upstream b is %+v", b)
 	}
-	if want := (Rate{2400, Duration(day), 100, "wait", "enforce"}); b.Limits.Tokens[0] != want {
+	if want := (Rate{2400, Duration(day), 100, "wait", "enforce", ""}); b.Limits.Tokens[0] != want {
 		t.Errorf("rate of b is %+v", b.Limits.Tokens[0])
 	}
-	if want := (Rate{10, Duration(time.Second), 10, "refuse", "enforce"}); team.Limits.Requests[0] != want {
+	if want := (Rate{10, Duration(time.Second), 10, "refuse", "enforce", ""}); team.Limits.Requests[0] != want {
 		t.Errorf("rate of the team is %+v", team.Limits.Requests[0])
 	}
-	if want := (Slots{3, "wait", "enforce"}); *team.Limits.Concurrency != want {
+	if want := (Slots{3, "wait", "enforce", ""}); *team.Limits.Concurrency != want {
 		t.Errorf("concurrency of the team is %+v", *team.Limits.Concurrency)
 	}
-	if want := (Rate{5, Duration(time.Minute), 9, "wait", "enforce"}); team.Keys[0].Limits.Tokens[0] != want {
+	if want := (Rate{5, Duration(time.Minute), 9, "wait", "enforce", ""}); team.Keys[0].Limits.Tokens[0] != want {
 		t.Errorf("rate of the key is %+v", team.Keys[0].Limits.Tokens[0])
 	}
 	if team.Weight != 1 || team.Class != "default" || team.Output != "predicted" {

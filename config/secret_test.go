@@ -78,6 +78,8 @@ func TestEachSecretVisitsAll(t *testing.T) {
 			for _, f := range fieldsOf(v.Type()) {
 				count(v.Field(f.index))
 			}
+		case v.Kind() == reflect.Pointer && !v.IsNil():
+			count(v.Elem())
 		case v.Kind() == reflect.Map:
 			for _, key := range v.MapKeys() {
 				count(v.MapIndex(key))

@@ -24,6 +24,11 @@ func (c *Config) eachSecret(do func(p path, s Secret) Secret) {
 	for i, t := range c.Admin.Tokens {
 		c.Admin.Tokens[i].Token = do(path{"admin", "tokens"}.index(i).key("token"), t.Token)
 	}
+	if r := c.Redis; r != nil {
+		r.URL = do(path{"redis", "url"}, r.URL)
+		r.Password = do(path{"redis", "password"}, r.Password)
+		r.SentinelPassword = do(path{"redis", "sentinel_password"}, r.SentinelPassword)
+	}
 	c.Database.URL = do(path{"database", "url"}, c.Database.URL)
 	for name, u := range c.Upstreams {
 		p := path{"upstreams", name}

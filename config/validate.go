@@ -31,6 +31,7 @@ func (v *validator) validate() {
 	v.routes()
 	v.teams()
 	v.usage()
+	v.redis()
 	v.prices()
 }
 

@@ -22,7 +22,7 @@ type Memory struct {
 
 type state struct {
 	tat   micros // of a rate
-	past  Past  // of a rate
+	past  Past   // of a rate
 	inUse int64  // of a concurrency limit
 	purse Purse  // of a budget
 }

@@ -86,6 +86,7 @@ func describe(err error) *apiError {
 		request *openai.RequestError
 		over    *limits.Exceeded
 		open    *breaker.OpenError
+		store   *limits.Unavailable
 		up      *provider.Error
 		large   *http.MaxBytesError
 	)
@@ -106,6 +107,8 @@ func describe(err error) *apiError {
 		return invalid(http.StatusForbidden, "model_not_allowed", "model", "this key may not use that model; GET /v1/models lists those it may use")
 	case errors.As(err, &over):
 		return exceeded(over)
+	case errors.As(err, &store):
+		return unavailable("store_unavailable", "a limit of this request cannot be checked at the moment; try again", store.RetryAfter)
 	case errors.As(err, &open):
 		return unavailable("breaker_open", "every upstream for this model is failing and is left alone for a while; try again later", open.After)
 	case errors.As(err, &large):

@@ -28,6 +28,7 @@ func everyError() []error {
 		errTooLarge, errEncoding, errBodyTimeout, errFraming, errMethod, errCrossOrigin, errUncheckedModel, errUpgrade, errAdminAPI,
 		errDescriptors, errPath, errUnpriced, errInternal, errTotal, errCut, errGone, auth.ErrMissing, auth.ErrUnknown, route.ErrUnknownModel, route.ErrNotAllowed,
 		unavailable("memory_full", "", time.Second), &breaker.OpenError{After: time.Second},
+		&limits.Unavailable{Limit: &limits.Limit{}, RetryAfter: time.Second},
 	}
 	limit := &limits.Limit{Dimension: limits.Requests, Amount: 1, Window: time.Minute}
 	for _, reason := range []limits.Reason{limits.ReasonLimit, limits.ReasonQueueFull, limits.ReasonPredicted, limits.ReasonTimeout, limits.ReasonTooLarge} {

@@ -17,6 +17,9 @@ var buckets = []float64{0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 // tokenBuckets are for the time of one output token, in seconds.
 var tokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5}
 
+// storeBuckets are for calls to the shared store, in seconds.
+var storeBuckets = []float64{0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1}
+
 // maxSeries bounds the combinations of labels of each metric family; the rest is
 // folded into "other".
 const maxSeries = 2000
@@ -63,6 +66,7 @@ type Metrics struct {
 	reloads     *prometheus.CounterVec
 	reloaded    prometheus.Gauge
 	shadow      *prometheus.CounterVec
+	store       *prometheus.HistogramVec
 
 	series   sync.Map // labels → *series
 	nSeries  atomic.Int64
@@ -111,6 +115,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		attempts:    counter("attempts_total", "Attempts at upstreams by result: ok, or the class and code of the failure.", "upstream", "result", "code"),
 		transitions: counter("breaker_transitions_total", "Changes of state of circuit breakers.", "upstream", "to"),
 		credential:  counter("upstream_credential_failures_total", "Answers 401 or 403 to a key of ours.", "upstream"),
+		store:       histogram("store_call_seconds", "Time of calls to the shared store by result: ok, or the kind of the failure.", storeBuckets, "result"),
 		reloads:     counter("config_reloads_total", "Reloads of the configuration.", "result"),
 	}
 	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -242,6 +247,15 @@ func (m *Metrics) LedgerDropped(rows int) { m.ledgerDropped.Add(float64(rows)) }
 
 // LedgerFailed counts an attempt to write that failed.
 func (m *Metrics) LedgerFailed() { m.ledgerErrors.Inc() }
+
+// StoreCalled counts a call to the shared store by the kind of its failure, "" for
+// none.
+func (m *Metrics) StoreCalled(took time.Duration, failure string) {
+	if failure == "" {
+		failure = "ok"
+	}
+	m.store.WithLabelValues(failure).Observe(took.Seconds())
+}
 
 // Panicked counts a panic.
 func (m *Metrics) Panicked() { m.panics.Inc() }

@@ -70,6 +70,7 @@ func buildLimits(prefix string, scope limits.Scope, owner string, c config.Limit
 		out = append(out, &limits.Limit{
 			ID: prefix + "/concurrency", Scope: scope, Owner: owner, Dimension: limits.Concurrency,
 			Amount: s.Limit, Burst: s.Limit, Wait: upstream || s.OnLimit != "refuse", Shadow: s.Mode == "shadow",
+			OnLoss: limits.ParseOnLoss(s.OnStoreLoss),
 		})
 	}
 	for _, d := range [...]struct {
@@ -85,6 +86,7 @@ func buildLimits(prefix string, scope limits.Scope, owner string, c config.Limit
 			out = append(out, &limits.Limit{
 				ID: id, Scope: scope, Owner: owner, Dimension: d.dimension, Amount: int64(r.Limit), Window: window,
 				Burst: int64(r.Burst), Wait: upstream || r.OnLimit == "wait", Shadow: r.Mode == "shadow",
+				OnLoss: limits.ParseOnLoss(r.OnStoreLoss),
 			})
 		}
 	}

@@ -194,7 +194,11 @@ func newTeam(name string, t config.Team) *proxy.Team {
 }
 
 func keyLimits(team string, k config.Key) []*limits.Limit {
-	return buildLimits("key/"+team+"/"+k.Name, limits.ScopeKey, k.Name, k.Limits)
+	own := buildLimits("key/"+team+"/"+k.Name, limits.ScopeKey, k.Name, k.Limits)
+	for _, l := range own {
+		l.Group = "team/" + team
+	}
+	return own
 }
 
 // fileTeams are the teams of the configuration file, as the registry lists them.

@@ -53,6 +53,7 @@ func busyGateway(t *testing.T) map[string]string {
 	file := filepath.Join(t.TempDir(), "penstock.yaml")
 	yaml := "listen: " + freeAddress(t) + "\nadmin: {listen: " + freeAddress(t) + "}\nlog: {level: error, access: false}\n" +
 		"database: {url: " + filepath.Join(t.TempDir(), "penstock.db") + "}\nretry: {max_attempts: 1}\n" + `
+redis: {url: "redis://127.0.0.1:1"} # away
 upstreams:
   up: {base_url: ` + up.URL + `/v1, limits: {concurrency: 10}, models: {a: {}, b: {}, c: {}, d: {}}}
 prices: {a: 1}

@@ -20,6 +20,7 @@ import (
 	"penstock/config"
 	"penstock/database"
 	"penstock/limits"
+	"penstock/limits/redisstore"
 	"penstock/proxy"
 	"penstock/teams"
 	"penstock/telemetry"
@@ -45,6 +46,7 @@ type parts struct {
 	ledger *ledger.Ledger // nil without one
 	db     *database.DB   // nil without one
 	teams  *teams.Registry
+	shared *redisstore.Store // nil without Redis
 
 	mu     sync.Mutex // held while a snapshot is built and put in force
 	config atomic.Pointer[config.Config]
@@ -61,7 +63,10 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.metrics = telemetry.New(p.registry)
 	p.openLedger(cfg)
-	p.store = limits.NewMemory()
+	var err error
+	if p.store, err = p.openStore(cfg); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	p.queue = limits.NewQueue(p.store, queueConfig(cfg))
 	p.breakers = breaker.NewSet(breakerConfig(cfg), func(name string, to breaker.State) {
 		upstream, _, _ := strings.Cut(name, "/")
@@ -76,18 +81,27 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	p.proxy = proxy.New(proxy.Parts{Store: p.store, Ledger: p.recorder(), Queue: p.queue, Breakers: p.breakers, Estimator: p.estimator, Metrics: p.metrics, Log: p.log}, s)
-	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges(), p.ledgerGauges())
+	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges(), p.ledgerGauges(), p.storeGauges())
+	if p.shared != nil {
+		p.shared.Run(p.queue.Kick)
+	}
 	return p, nil
 }
 
 // close closes what buildParts has opened.
 func (p *parts) close() error {
 	defer p.closeLog()
-	err := p.closeLedger()
-	if p.db == nil {
-		return err
+	errs := []error{p.closeLedger()}
+	if p.queue != nil {
+		p.queue.Close()
 	}
-	return errors.Join(err, p.db.Close())
+	if p.shared != nil {
+		errs = append(errs, p.shared.Close())
+	}
+	if p.db != nil {
+		errs = append(errs, p.db.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // snapshot builds the snapshot of a configuration, with the teams and keys that are
@@ -122,6 +136,9 @@ func (p *parts) apply(cfg *config.Config) error {
 	p.breakers.Configure(breakerConfig(cfg))
 	p.estimator.Configure(tokensConfig(cfg))
 	p.logLevel.Set(logLevel(cfg.Log))
+	if p.shared != nil && cfg.Redis != nil {
+		p.shared.SetOnLoss(limits.ParseOnLoss(cfg.Redis.OnStoreLoss))
+	}
 	p.proxy.Swap(s)
 	p.remember(s.Teams)
 	return nil
@@ -140,7 +157,7 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 		_ = c.JSON(http.StatusNotFound, json.RawMessage(`{"error":{"message":"this path is not an API path; check the base URL, which usually ends in /v1","type":"invalid_request_error","param":null,"code":"unknown_path"}}`))
 	}
 	e.GET("/healthz", echo.WrapHandler(http.HandlerFunc(admin.Healthz)))
-	e.GET("/readyz", echo.WrapHandler(admin.Readyz(ready)))
+	e.GET("/readyz", echo.WrapHandler(admin.Readyz(ready, nil)))
 	serve := func(c echo.Context) error {
 		p.ServeHTTP(c.Response().Writer, c.Request())
 		return nil
@@ -152,7 +169,7 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 func (p *parts) adminHandler(cfg *config.Config, ready func() bool) http.Handler {
 	api := (&admin.TeamsAPI{Registry: p.teams, Log: p.log, Audit: p.audit}).Routes()
 	return admin.Handler(admin.Config{
-		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Gatherer: p.registry,
+		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Detail: p.storeDetail, Gatherer: p.registry,
 		API: api,
 	})
 }
