@@ -402,23 +402,40 @@ func TestReloadKeepsLevels(t *testing.T) {
 	})
 }
 
-// covers RES-01
+// covers RES-01: ten thousand made-up models and users, and a thousand paths, methods
+// and keys, add no series.
 func TestMetricSeriesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, sends(200, answerJSON), nil, func(s *Snapshot) { s.Routes.Routes["*"] = s.Routes.Routes["m"] })
-		for i := range 500 {
-			w.chat(strings.Replace(hello, `"m"`, fmt.Sprintf(`"made-up-%d"`, i), 1))
-			w.do(w.request("GET", fmt.Sprintf("/v1/unknown/%d", i), "", "Authorization", fmt.Sprintf("Bearer nobody-%d", i)))
-		}
-		families, _ := w.registry.Gather()
-		series := 0
-		for _, f := range families {
-			for _, m := range f.GetMetric() {
-				series += max(1, len(m.GetHistogram().GetBucket())+2)
+		series := func() (n int) {
+			families, _ := w.registry.Gather()
+			for _, f := range families {
+				for _, m := range f.GetMetric() {
+					n += max(1, len(m.GetHistogram().GetBucket())+2)
+				}
 			}
+			return n
 		}
-		if series > 400 {
-			t.Errorf("%d series", series)
+		ask := func(i int) {
+			w.chat(strings.Replace(hello, `"m"`, fmt.Sprintf(`"made-up-%d","user":"somebody-%d"`, i, i), 1))
+			if i%10 != 0 {
+				return
+			}
+			w.do(w.request("GET", fmt.Sprintf("/v1/unknown/%d?q=%d", i, i), "", "Authorization", fmt.Sprintf("Bearer nobody-%d", i)))
+			w.do(w.request(fmt.Sprintf("BREW%d", i), fmt.Sprintf("/v1/unknown/%d", i), ""))
+		}
+		for i := range 100 { // some of the names may get limits of their own
+			ask(i)
+		}
+		before := series()
+		for i := range 10_000 {
+			ask(100 + i)
+		}
+		if n := series(); n != before || n > 400 {
+			t.Errorf("%d series, %d before", n, before)
+		}
+		if n := len(w.p.targets); n > 66 {
+			t.Errorf("%d targets are kept", n)
 		}
 	})
 }
