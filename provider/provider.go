@@ -23,6 +23,7 @@ type Target struct {
 	Credential  string      // the upstream's own key; empty forwards nothing of ours
 	Forward     bool        // forward the client's own credential (sidecar mode)
 	Headers     http.Header // extra headers that the configuration adds
+	Secrets     [][]byte    // what of these no client may see; looked for in each answer when nil
 	StreamUsage bool        // ask for usage in chat and completion streams
 	MaxAnswer   int         // largest answer held back until it is whole, in bytes
 }

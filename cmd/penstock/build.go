@@ -112,6 +112,7 @@ func (b *builder) target(c *config.Config, name string, up config.Upstream, open
 			t.Headers.Set(k, string(v))
 		}
 	}
+	t.Secrets = openai.SecretsOf(&t)
 	return t, nil
 }
 

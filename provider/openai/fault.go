@@ -38,7 +38,7 @@ func failed(t *provider.Target, resp *http.Response) *provider.Error {
 	if !whole {
 		body = nil
 	}
-	mask(body, secretsOf(t))
+	mask(body, SecretsOf(t))
 	e := &provider.Error{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Body: body, Err: err, Forwarded: t.Forward}
 	e.RetryAfter = RetryAfter(resp.Header, time.Now())
 	var code, kind string
@@ -177,10 +177,14 @@ const maxStated = 1_000_000_000_000
 
 func stated(h http.Header, what string) (Stated, bool) {
 	s := Stated{Remaining: -1}
-	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Limit-"+what), 10, 64); err == nil && n > 0 && n <= maxStated {
+	limit, remaining := h.Get("X-Ratelimit-Limit-"+what), h.Get("X-Ratelimit-Remaining-"+what)
+	if limit == "" && remaining == "" {
+		return s, false
+	}
+	if n, err := strconv.ParseInt(limit, 10, 64); err == nil && n > 0 && n <= maxStated {
 		s.Limit = n
 	}
-	if n, err := strconv.ParseInt(h.Get("X-Ratelimit-Remaining-"+what), 10, 64); err == nil && n >= 0 {
+	if n, err := strconv.ParseInt(remaining, 10, 64); err == nil && n >= 0 {
 		s.Remaining = min(n, maxStated)
 	}
 	reset := h.Get("X-Ratelimit-Reset-" + what)

@@ -61,7 +61,7 @@ func connectionOptions(h http.Header) map[string]bool {
 // requestHeader is what an upstream gets of a client's header.
 func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	options := connectionOptions(c.Header)
-	out := make(http.Header, len(c.Header)+2)
+	out := make(http.Header, len(c.Header))
 	for name, values := range c.Header {
 		switch {
 		case hopByHop[name], options[name], overrides[name], strings.HasPrefix(name, ownPrefix):
@@ -111,8 +111,8 @@ func contentType(c *provider.Call, values []string) []string {
 // limits are renamed, because they are not the caller's, except where the caller's
 // own credential was used.
 func replyHeader(t *provider.Target, h http.Header) http.Header {
-	options, secrets := connectionOptions(h), secretsOf(t)
-	out := make(http.Header, len(h)+8)
+	options, secrets := connectionOptions(h), SecretsOf(t)
+	out := make(http.Header, len(h))
 	for name, values := range h {
 		switch {
 		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
@@ -148,8 +148,10 @@ func leaks(values []string, secret string) bool {
 
 func leaksAny(values []string, secrets [][]byte) bool {
 	for _, s := range secrets {
-		if leaks(values, string(s)) {
-			return true
+		for _, v := range values {
+			if len(v) >= len(s) && strings.Contains(v, string(s)) {
+				return true
+			}
 		}
 	}
 	return false

@@ -12,10 +12,13 @@ import (
 // Shorter ones would match by chance, and protect nothing.
 const minSecret = 8
 
-// secretsOf are the upstream's credentials, which no client may see: its key, and
-// what the configuration adds in headers that carry keys.
-func secretsOf(t *provider.Target) [][]byte {
-	var out [][]byte
+// SecretsOf are the upstream's credentials, which no client may see: its key, and
+// what the configuration adds in headers that carry keys. It is not nil.
+func SecretsOf(t *provider.Target) [][]byte {
+	if t.Secrets != nil {
+		return t.Secrets
+	}
+	out := [][]byte{}
 	if len(t.Credential) >= minSecret {
 		out = append(out, []byte(t.Credential))
 	}
@@ -90,7 +93,7 @@ func newMasker(body io.ReadCloser, secrets [][]byte) io.ReadCloser {
 
 // Read implements io.Reader.
 func (m *masker) Read(p []byte) (int, error) {
-	if len(m.ready) == 0 && len(p) > m.longest {
+	if len(m.ready) == 0 && (len(p) > m.longest || m.err != nil) {
 		return m.fill(p)
 	}
 	if len(m.ready) == 0 && len(p) > 0 {
@@ -106,7 +109,7 @@ func (m *masker) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill reads into p, which is longer than every secret.
+// fill reads into p, which is longer than every secret unless the end was reached.
 func (m *masker) fill(p []byte) (int, error) {
 	for m.err == nil {
 		n := copy(p, m.held)

@@ -57,7 +57,7 @@ func readSized(r io.Reader, n int) ([]byte, error) {
 const secretKey = "sk-upstream-0123456789"
 
 func secretsFor(headers http.Header) [][]byte {
-	return secretsOf(&provider.Target{Credential: secretKey, Headers: headers})
+	return SecretsOf(&provider.Target{Credential: secretKey, Headers: headers})
 }
 
 // An echoed key is masked wherever the pieces of an answer end, and however small

@@ -152,13 +152,19 @@ func decodePath(path string) (string, bool) {
 	if !utf8.ValidString(decoded) { // such as the over-long forms of a dot
 		return "", false
 	}
+	ascii := true
 	for i := range len(decoded) {
 		if decoded[i] < ' ' || decoded[i] == 0x7f {
 			return "", false
 		}
+		ascii = ascii && decoded[i] < utf8.RuneSelf
 	}
-	for segment := range strings.SplitSeq(decoded, "/") {
-		switch dots.Replace(segment) {
+	plain := decoded
+	if !ascii {
+		plain = dots.Replace(decoded)
+	}
+	for segment := range strings.SplitSeq(plain, "/") {
+		switch segment {
 		case ".", "..":
 			return "", false
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -30,7 +29,7 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 		resp.Body.Close()
 		return nil, &provider.Error{Kind: provider.KindHealth, Code: "protocol", Err: fmt.Errorf("unexpected status %d", resp.StatusCode)}
 	}
-	resp.Body = newMasker(resp.Body, secretsOf(t))
+	resp.Body = newMasker(resp.Body, SecretsOf(t))
 	r := &provider.Reply{Status: resp.StatusCode, Header: replyHeader(t, resp.Header), Length: resp.ContentLength}
 	var err error
 	switch readingOf(c, resp) {
@@ -127,10 +126,7 @@ func (g *gunzipped) Read(p []byte) (n int, err error) {
 func (g *gunzipped) Close() error { return g.src.Close() }
 
 func mediaType(h http.Header) string {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		kind, _, _ = strings.Cut(h.Get("Content-Type"), ";")
-	}
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.ToLower(strings.TrimSpace(kind))
 }
 
@@ -233,6 +229,9 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 // isFailure reports whether an answer is an error in one of the shapes that stand
 // behind a 200: an object or a text under "error", or Mistral's flat one.
 func isFailure(body []byte) bool {
+	if !bytes.Contains(body, quotedError) {
+		return false
+	}
 	e := gjson.GetBytes(body, "error")
 	object := gjson.GetBytes(body, "object")
 	if object.String() == nameError && gjson.GetBytes(body, "message").Exists() {

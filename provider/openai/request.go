@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"penstock/provider"
 )
@@ -23,10 +24,9 @@ func (Adapter) Request(ctx context.Context, t *provider.Target, c *provider.Call
 	if err != nil {
 		return nil, err
 	}
-	r := &http.Request{
-		Method: c.Method, URL: u, Host: u.Host, Header: requestHeader(t, c),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody,
-	}
+	r := new(http.Request).WithContext(ctx)
+	r.Method, r.URL, r.Host, r.Header = c.Method, u, u.Host, requestHeader(t, c)
+	r.Proto, r.ProtoMajor, r.ProtoMinor, r.Body = "HTTP/1.1", 1, 1, http.NoBody
 	switch {
 	case c.Rest != nil:
 		body := Splice(c, t.Model, false)
@@ -43,7 +43,7 @@ func (Adapter) Request(ctx context.Context, t *provider.Target, c *provider.Call
 		r.Body, _ = r.GetBody()
 		r.ContentLength = body.Len()
 	}
-	return r.WithContext(ctx), nil
+	return r, nil
 }
 
 // injectsUsage reports whether usage is asked for on the client's behalf.
@@ -57,11 +57,11 @@ func targetURL(t *provider.Target, c *provider.Call) (*url.URL, error) {
 		return nil, fmt.Errorf("path of the request: %w", err)
 	}
 	u := *t.BaseURL
-	escaped := u.EscapedPath() + c.Path
+	base := u.EscapedPath()
 	u.Path += path
 	u.RawPath = ""
-	if u.EscapedPath() != escaped {
-		u.RawPath = escaped
+	if rest, ok := strings.CutPrefix(u.EscapedPath(), base); !ok || rest != c.Path {
+		u.RawPath = base + c.Path
 	}
 	u.RawQuery = c.Query
 	if !t.Forward {

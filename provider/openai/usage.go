@@ -34,22 +34,46 @@ func usageObject(json []byte) (gjson.Result, bool) {
 // readUsage reads a usage object in any of the shapes that OpenAI's endpoints and
 // compatible servers use.
 func readUsage(u gjson.Result) (provider.Usage, bool) {
-	input, output := u.Get("prompt_tokens"), u.Get("completion_tokens")
-	details, outDetails := u.Get("prompt_tokens_details"), u.Get("completion_tokens_details")
-	if !input.Exists() {
-		input, details = u.Get("input_tokens"), u.Get("input_tokens_details")
+	var prompt, promptDetails, completion, completionDetails gjson.Result
+	var input, details, output, outDetails, total, hit gjson.Result
+	u.ForEach(func(name, value gjson.Result) bool {
+		switch name.Str {
+		case "prompt_tokens":
+			prompt = value
+		case "prompt_tokens_details":
+			promptDetails = value
+		case "prompt_cache_hit_tokens":
+			hit = value
+		case "completion_tokens":
+			completion = value
+		case "completion_tokens_details":
+			completionDetails = value
+		case "input_tokens":
+			input = value
+		case "input_tokens_details":
+			details = value
+		case "output_tokens":
+			output = value
+		case "output_tokens_details":
+			outDetails = value
+		case "total_tokens":
+			total = value
+		}
+		return true
+	})
+	if prompt.Exists() {
+		input, details = prompt, promptDetails
 	}
-	if !output.Exists() {
-		output, outDetails = u.Get("output_tokens"), u.Get("output_tokens_details")
+	if completion.Exists() {
+		output, outDetails = completion, completionDetails
 	}
-	total := u.Get("total_tokens")
 	if !input.Exists() && !output.Exists() && !total.Exists() {
 		return provider.Usage{}, false
 	}
 	use := provider.Usage{
 		Input:      tokens(input),
 		Output:     tokens(output),
-		Cached:     max(tokens(details.Get("cached_tokens")), tokens(u.Get("prompt_cache_hit_tokens"))),
+		Cached:     max(tokens(details.Get("cached_tokens")), tokens(hit)),
 		CacheWrite: tokens(details.Get("cache_write_tokens")),
 		Reasoning:  tokens(outDetails.Get("reasoning_tokens")),
 		Reported:   true,
