@@ -255,7 +255,9 @@ func (c *closed) close(v Verdict, l *lane) bool {
 func (q *Queue) settle(w *waiter, g *Grant, err error) {
 	q.remove(w)
 	w.grant, w.err = g, err
-	close(w.ready)
+	if w.ready != nil {
+		close(w.ready)
+	}
 }
 
 // ended takes a lease's end into account and lets others start.

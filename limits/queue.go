@@ -148,7 +148,7 @@ type waiter struct {
 	price    float64       // in fair queueing, as it was when it was last asked for
 	asking   bool          // a store is being asked for it
 	missed   []*pool       // pools that passed it over meanwhile
-	ready    chan struct{} // closed when grant or err is set
+	ready    chan struct{} // closed when grant or err is set; nil for whoever was admitted at once
 	grant    *Grant
 	err      error
 	held     []Hold
@@ -184,7 +184,7 @@ func (q *Queue) Join(r Request) (*Ticket, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
-	w := &waiter{Request: r, joined: now, ready: make(chan struct{})}
+	w := &waiter{Request: r, joined: now}
 	if err := q.prune(w); err != nil {
 		return nil, err
 	}
@@ -197,6 +197,7 @@ func (q *Queue) Join(r Request) (*Ticket, error) {
 	if q.idle(w) && q.startAny(w, &asked) {
 		return &Ticket{q, w}, nil
 	}
+	w.ready = make(chan struct{})
 	if err := q.enqueue(w, wait, &asked); err != nil {
 		return nil, err
 	}
@@ -210,22 +211,25 @@ func (q *Queue) prune(w *waiter) error {
 			return &Exceeded{Reason: ReasonTooLarge, Limit: l, Requested: w.Cost.of(l.Dimension)}
 		}
 	}
-	var never *Limit
-	kept := make([]*Target, 0, len(w.Targets))
-	for _, t := range w.Targets {
-		if _, l := t.charges(nil, w.costAt(t), 0); l != nil {
-			never = l
-			continue
-		}
-		kept = append(kept, t)
-	}
-	if len(kept) == 0 && never != nil {
-		return &Exceeded{Reason: ReasonTooLarge, Limit: never, Upstream: w.Targets[0].Upstream, Requested: w.costAt(w.Targets[0]).of(never.Dimension)}
-	}
-	if len(kept) == 0 {
+	if len(w.Targets) == 0 {
 		return errors.New("limits: a request needs at least one target")
 	}
-	w.Targets = kept
+	var never *Limit
+	unfit := func(t *Target) bool {
+		l := t.never(w.costAt(t))
+		if l != nil {
+			never = l
+		}
+		return l != nil
+	}
+	if !slices.ContainsFunc(w.Targets, unfit) {
+		return nil
+	}
+	first := w.Targets[0]
+	w.Targets = slices.DeleteFunc(slices.Clone(w.Targets), unfit)
+	if len(w.Targets) == 0 {
+		return &Exceeded{Reason: ReasonTooLarge, Limit: never, Upstream: first.Upstream, Requested: w.costAt(first).of(never.Dimension)}
+	}
 	return nil
 }
 
@@ -281,14 +285,25 @@ func (q *Queue) bounded(w *waiter) error {
 // the request has kept its place, and Wait may be called again.
 var ErrWaiting = errors.New("limits: still waiting")
 
+// Admitted reports whether Wait would return at once.
+func (t *Ticket) Admitted() bool {
+	if t.w.ready == nil {
+		return true
+	}
+	select {
+	case <-t.w.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // Wait waits for the ticket's turn. Unless it reports ErrWaiting, the place is
 // given up by the time it returns.
 func (t *Ticket) Wait(ctx context.Context) (*Grant, error) {
 	w := t.w
-	select {
-	case <-w.ready:
+	if t.Admitted() {
 		return w.grant, w.err
-	default:
 	}
 	timer := time.NewTimer(time.Until(w.deadline))
 	defer timer.Stop()

@@ -235,14 +235,7 @@ func TestClassesGoFirstAndKeepHeadroom(t *testing.T) {
 			}
 			return ticket
 		}
-		admitted := func(tk *Ticket) bool {
-			select {
-			case <-tk.w.ready:
-				return true
-			default:
-				return false
-			}
-		}
+		admitted := (*Ticket).Admitted
 		// Nobody else is there: batch may have everything.
 		var batch []*Ticket
 		for range 10 {

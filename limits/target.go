@@ -3,6 +3,7 @@ package limits
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,6 +32,7 @@ type Target struct {
 	learn      bool
 	corrected  [2]time.Time // by dimension, when a level was last corrected
 	base       *Limit       // concurrency to slow down where nothing else is limited
+	all        []*Limit     // learned, base and configured
 	scale      int64        // thousandths of the limits in force
 	until      time.Time
 
@@ -58,26 +60,40 @@ func (t *Target) Configure(limits []*Limit, learn bool) {
 	if !learn {
 		t.learned = [2]*Limit{}
 	}
+	t.merge()
 }
 
 // Limits are the limits in force, the narrowest first, before any slow-down.
 func (t *Target) Limits() []*Limit {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.limits()
+	return slices.Clone(t.all)
 }
 
-func (t *Target) limits() []*Limit {
-	all := make([]*Limit, 0, len(t.configured)+3)
+// merge lists the limits anew after one has come or gone.
+func (t *Target) merge() {
+	t.all = make([]*Limit, 0, len(t.configured)+3)
 	for _, l := range t.learned {
 		if l != nil {
-			all = append(all, l)
+			t.all = append(t.all, l)
 		}
 	}
 	if t.base != nil {
-		all = append(all, t.base)
+		t.all = append(t.all, t.base)
 	}
-	return append(all, t.configured...)
+	t.all = append(t.all, t.configured...)
+}
+
+// never is the limit that can never hold the cost, or nil.
+func (t *Target) never(cost Cost) *Limit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.all {
+		if _, fits := l.charge(cost); !fits {
+			return l
+		}
+	}
+	return nil
 }
 
 // charges are what cost takes now, with headroom percent of each limit kept for
@@ -85,7 +101,7 @@ func (t *Target) limits() []*Limit {
 func (t *Target) charges(dst []Charge, cost Cost, headroom int64) ([]Charge, *Limit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.limits() {
+	for _, l := range t.all {
 		n, fits := l.charge(cost)
 		if !fits {
 			return dst, l
@@ -153,7 +169,7 @@ func (t *Target) Load() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slots := int64(math.MaxInt64)
-	for _, l := range t.limits() {
+	for _, l := range t.all {
 		if l.Dimension == Concurrency {
 			slots = min(slots, l.Amount)
 		}
@@ -184,17 +200,19 @@ func (t *Target) Outcome(rejected bool) {
 		t.scale = min(full, t.scale+slowIncrease)
 		if t.scale == full {
 			t.base = nil
+			t.merge()
 		}
 	}
 	t.samples, t.rejects, t.since, t.peak = 0, 0, time.Now(), t.inUse
 }
 
 func (t *Target) slowDown() {
-	if len(t.limits()) == 0 {
+	if len(t.all) == 0 {
 		t.base = &Limit{
 			ID: "target/" + t.Name + "/adaptive", Scope: ScopeModel, Owner: t.Name,
 			Dimension: Concurrency, Amount: max(1, t.peak), Wait: true,
 		}
+		t.merge()
 	}
 	t.scale = max(slowFloor, t.scale*8/10)
 }
@@ -350,6 +368,7 @@ func (t *Target) adopt(s Stated) *Limit {
 		Dimension: s.Dimension, Amount: s.Limit, Window: window, Burst: s.Limit, Wait: true,
 	}
 	t.learned[s.Dimension] = l
+	t.merge()
 	return l
 }
 

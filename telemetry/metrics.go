@@ -70,6 +70,7 @@ type Metrics struct {
 
 	series   sync.Map // labels → *series
 	nSeries  atomic.Int64
+	tried    sync.Map // attempt → prometheus.Counter
 	inFlight prometheus.Gauge
 }
 
@@ -78,6 +79,7 @@ type series struct {
 	requests                       prometheus.Counter
 	request, ttft, upstream, token prometheus.Observer
 	queue                          prometheus.Observer
+	input, output, over, under     prometheus.Counter
 }
 
 type labels struct{ upstream, model, team, class, outcome string }
@@ -153,6 +155,10 @@ func (m *Metrics) children(l labels) *series {
 		s.ttft = m.ttft.WithLabelValues(l.upstream, l.model)
 		s.upstream = m.upstream.WithLabelValues(l.upstream, l.model)
 		s.token = m.perToken.WithLabelValues(l.upstream, l.model)
+		s.input = m.tokens.WithLabelValues(l.upstream, l.model, l.team, "input")
+		s.output = m.tokens.WithLabelValues(l.upstream, l.model, l.team, "output")
+		s.over = m.delta.WithLabelValues(l.upstream, "over")
+		s.under = m.delta.WithLabelValues(l.upstream, "under")
 	}
 	actual, _ := m.series.LoadOrStore(l, s)
 	return actual.(*series)
@@ -184,10 +190,10 @@ func (m *Metrics) Finished(r *Request) {
 			s.token.Observe((r.Duration - r.TTFT).Seconds() / float64(r.Output-1))
 		}
 	}
-	m.count(r)
+	m.count(r, s)
 }
 
-func (m *Metrics) count(r *Request) {
+func (m *Metrics) count(r *Request, s *series) {
 	if r.USD > 0 {
 		m.cost.WithLabelValues(r.Upstream, r.Model, r.Team).Add(r.USD)
 	}
@@ -197,10 +203,12 @@ func (m *Metrics) count(r *Request) {
 	if r.Source == "" {
 		return
 	}
+	s.input.Add(float64(r.Input))
+	s.output.Add(float64(r.Output))
 	for _, k := range [...]struct {
 		kind string
 		n    int64
-	}{{"input", r.Input}, {"output", r.Output}, {"cached", r.Cached}, {"cache_write", r.CacheWrite}, {"reasoning", r.Reasoning}} {
+	}{{"cached", r.Cached}, {"cache_write", r.CacheWrite}, {"reasoning", r.Reasoning}} {
 		if k.n > 0 {
 			m.tokens.WithLabelValues(r.Upstream, r.Model, r.Team, k.kind).Add(float64(k.n))
 		}
@@ -210,9 +218,9 @@ func (m *Metrics) count(r *Request) {
 	}
 	switch d := r.Input + r.Output - r.Estimated; {
 	case d > 0:
-		m.delta.WithLabelValues(r.Upstream, "over").Add(float64(d))
+		s.over.Add(float64(d))
 	case d < 0:
-		m.delta.WithLabelValues(r.Upstream, "under").Add(float64(-d))
+		s.under.Add(float64(-d))
 	}
 }
 
@@ -226,9 +234,22 @@ func (m *Metrics) ShadowRefused(scope, dimension, team string) {
 	m.shadow.WithLabelValues(scope, dimension, team).Inc()
 }
 
+type attempt struct{ upstream, result, code string }
+
+// attempt is the counter of attempts of one kind. Upstreams are configured, results
+// and codes are closed sets.
+func (m *Metrics) attempt(a attempt) prometheus.Counter {
+	if c, ok := m.tried.Load(a); ok {
+		return c.(prometheus.Counter)
+	}
+	c := m.attempts.WithLabelValues(a.upstream, a.result, a.code)
+	m.tried.Store(a, c)
+	return c
+}
+
 // Attempt counts an attempt by its result.
 func (m *Metrics) Attempt(upstream, result, code string) {
-	m.attempts.WithLabelValues(upstream, result, code).Inc()
+	m.attempt(attempt{upstream, result, code}).Inc()
 	if result == "credential" {
 		m.credential.WithLabelValues(upstream).Inc()
 	}

@@ -24,12 +24,15 @@ type Estimator struct {
 	mu     sync.Mutex
 	cfg    Config
 	ratio  map[string]float64 // moving mean of actual ÷ estimated input, by target
-	output map[string]*recent // by team and model
+	output map[use]*recent    // by team and model
 }
+
+// A use is what a prediction is for.
+type use struct{ team, model string }
 
 // New returns an estimator that knows nothing yet.
 func New(cfg Config) *Estimator {
-	return &Estimator{cfg: cfg, ratio: make(map[string]float64), output: make(map[string]*recent)}
+	return &Estimator{cfg: cfg, ratio: make(map[string]float64), output: make(map[use]*recent)}
 }
 
 // Configure applies a new configuration; what was learned stays.
@@ -77,7 +80,7 @@ func (e *Estimator) Output(team, model string, limit int64) int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.cfg.FirstOutput
-	if r := e.output[team+"\x00"+model]; r != nil {
+	if r := e.output[use{team, model}]; r != nil {
 		n = r.p90
 	}
 	if limit > 0 {
@@ -90,7 +93,7 @@ func (e *Estimator) Output(team, model string, limit int64) int64 {
 func (e *Estimator) LearnOutput(team, model string, actual int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	key := team + "\x00" + model
+	key := use{team, model}
 	r := e.output[key]
 	if r == nil {
 		if len(e.output) >= maxEntries {
