@@ -1,12 +1,17 @@
 package proxy
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"penstock/limits"
+	"penstock/simulate"
 )
 
 // covers UP-02, UP-04, UP-05, UP-07: scenario S6 with its real times. An upstream
@@ -68,6 +73,64 @@ func TestUpstreamFailsHangsAndRecovers(t *testing.T) {
 				}
 				if ratio := float64(attempts) / float64(sent); ratio > 1.2 {
 					t.Errorf("%d attempts for %d requests", attempts, sent)
+				}
+				w.settled()
+			})
+		})
+	}
+}
+
+// covers LIM-02: scenario S2 with minutes as windows. Demand is three times what
+// the provider's bucket of tokens earns; nobody is refused, and of the quota less
+// than 3 % is lost at the brim.
+func TestThreeTimesTheQuotaForMinutes(t *testing.T) {
+	for _, count := range []simulate.Count{simulate.Actual, simulate.MaxTokens} {
+		t.Run(count.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const tpm, requests = 60_000, 2000
+				up := simulate.New(simulate.Config{
+					RPM: 10_000, TPM: tpm, Count: count, TTFT: 300 * time.Millisecond, TTFTJitter: time.Second, TokenTime: 20 * time.Millisecond,
+				})
+				w := newWorld(t, up.ServeHTTP, nil, func(s *Snapshot) {
+					s.Settings.Timeouts = Timeouts{Idle: time.Minute, Total: 10 * time.Hour}
+					s.Upstreams["a"].Timeouts, s.Upstreams["a"].MaxTokens = s.Settings.Timeouts, count == simulate.MaxTokens
+				})
+				config := queueConfig()
+				config.MaxWait[limits.Default], config.PerTeam = 10*time.Hour, 100_000
+				w.p.queue.Configure(config)
+				w.limit(limits.Tokens, tpm, time.Minute)
+
+				var wg sync.WaitGroup
+				random := rand.New(rand.NewPCG(1, 2))
+				for i := range requests {
+					tokens := 20 + random.IntN(160)
+					if i%5 == 0 {
+						tokens = 300 + random.IntN(600)
+					}
+					body := hello
+					if i%2 == 0 {
+						body = helloStream
+					}
+					body = strings.TrimSuffix(body, "}") + `,"max_tokens":1000}`
+					wg.Go(func() {
+						if o := w.chat(body, "X-Simulate", fmt.Sprintf("tokens=%d", tokens)); o.status != 200 {
+							t.Errorf("%d after %v: %s", o.status, o.took, o.body)
+						}
+					})
+					time.Sleep(150 * time.Millisecond) // 400 a minute
+				}
+				begin, before := time.Now(), up.Stats().Admitted.Tokens
+				for up.Stats().Admitted.Requests < requests*9/10 {
+					time.Sleep(time.Second)
+				}
+				used := float64(up.Stats().Admitted.Tokens-before) / (tpm * time.Since(begin).Minutes())
+				wg.Wait()
+				s := up.Stats()
+				if s.Refused["tokens"]+s.Refused["requests"] > requests/1000 {
+					t.Errorf("the provider refused %v of %d", s.Refused, requests)
+				}
+				if used < 0.97 {
+					t.Errorf("%.4f of the quota was used over %.1f minutes", used, time.Since(begin).Minutes())
 				}
 				w.settled()
 			})

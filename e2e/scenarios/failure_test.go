@@ -23,6 +23,7 @@ const (
 // covers UP-02, UP-04, UP-05, UP-07: an upstream fails half of the time, then
 // hangs, then recovers.
 func TestS6FailingUpstream(t *testing.T) {
+	t.Parallel()
 	t.Run("alone", func(t *testing.T) {
 		t.Parallel()
 		s6(t, false)

@@ -1,6 +1,8 @@
 package scenarios
 
 import (
+	"cmp"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +27,12 @@ type figures struct {
 	Note     string
 }
 
+// number is that of the scenario.
+func (f figures) number() (n int) {
+	_, _ = fmt.Sscanf(f.Scenario, "S%d", &n)
+	return n
+}
+
 var table struct {
 	mu   sync.Mutex
 	rows []figures
@@ -37,6 +45,10 @@ func record(f figures) {
 }
 
 func TestMain(m *testing.M) {
+	// Scenarios that mostly wait run side by side, however few cores there are.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	print(os.Stdout)
 	os.Exit(code)
@@ -48,7 +60,9 @@ func print(out io.Writer) {
 	if len(table.rows) == 0 {
 		return
 	}
-	slices.SortFunc(table.rows, func(a, b figures) int { return strings.Compare(a.Scenario, b.Scenario) })
+	slices.SortFunc(table.rows, func(a, b figures) int {
+		return cmp.Or(cmp.Compare(a.number(), b.number()), strings.Compare(a.Scenario, b.Scenario))
+	})
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nscenario\tsuccess\tprovider 429\tquota used\tmakespan/ideal\tshare error\tlight p95 wait\tattempts/request\tleaks\tnote")
 	for _, r := range table.rows {

@@ -64,6 +64,7 @@ type load struct {
 // provider's quota is used and not exceeded. A window is a second, so ten seconds
 // are ten windows.
 func TestS2ThreeTimesTheQuota(t *testing.T) {
+	t.Parallel()
 	for _, l := range []load{
 		{name: "S2 requests", requests: 600, rate: 180, chat: short,
 			provider: simulate.Config{RPM: 60, TPM: 60_000, Window: time.Second},
