@@ -21,6 +21,7 @@ type Config struct {
 	Breaker         Breaker             `yaml:"breaker,omitempty" jsonschema_description:"Circuit breakers, one for each upstream and model."`
 	Tokens          Tokens              `yaml:"tokens,omitempty" jsonschema_description:"How tokens are estimated before a request is sent."`
 	Relay           Relay               `yaml:"relay,omitempty" jsonschema_description:"How answers go to the client."`
+	Explain         Explain             `yaml:"explain,omitempty" jsonschema_description:"Explanations of single requests."`
 	Drain           Drain               `yaml:"drain,omitempty" jsonschema_description:"What happens on SIGTERM."`
 	Redis           *Redis              `yaml:"redis,omitempty" jsonschema_description:"A Redis or Valkey through which several gateways share their limits, so that they count as one. Without it every process counts for itself. A change takes effect at the next start, except for on_store_loss."`
 	Database        Database            `yaml:"database,omitempty" jsonschema_description:"Durable state. Without a database nothing is kept beyond the process: there is no usage ledger, and budgets begin anew at a restart."`
@@ -247,6 +248,12 @@ type Relay struct {
 	DrainFor     Duration `yaml:"drain_for,omitempty" jsonschema_description:"How long a drain reads on." jsonschema:"default=30s"`
 	MaxAnswer    Size     `yaml:"max_answer,omitempty" jsonschema_description:"Answers up to this size are held back until they are whole, so that one cut short can be tried again; larger ones are passed on as they come." jsonschema:"default=256KiB"`
 	WriteTimeout Duration `yaml:"write_timeout,omitempty" jsonschema_description:"How long one write to a client that does not read may take." jsonschema:"default=60s"`
+}
+
+// Explain configures explanations of single requests.
+type Explain struct {
+	Requests int64 `yaml:"requests,omitempty" jsonschema_description:"Finished requests that GET /admin/explain/{request id} remembers: this many that went well at once, and as many others. 0 switches it off. A request takes about 2 KiB." jsonschema:"minimum=0,maximum=100000,default=1000"`
+	Header   bool  `yaml:"header,omitempty" jsonschema_description:"Explain a request to its client, in the header x-penstock-explain, where the client sends x-penstock-explain: 1. It tells names and levels of limits, and names of upstreams." jsonschema:"default=false"`
 }
 
 // Drain configures shutdown.

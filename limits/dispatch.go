@@ -160,7 +160,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		w.hold(t, nil)
 		return false
 	}
-	if pause := t.pause(); pause > 0 {
+	if pause := t.Paused(); pause > 0 {
 		w.hold(t, nil)
 		c.targets = append(c.targets, t)
 		c.soon(pause)

@@ -19,6 +19,7 @@ package limits
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -165,6 +166,19 @@ func (l *Limit) String() string {
 		return fmt.Sprintf("%s %s: budget of %s per %s", l.Scope, l.Owner, USD(l.Amount), l.Period())
 	}
 	return fmt.Sprintf("%s %s: %d %s per %s", l.Scope, l.Owner, l.Amount, l.Dimension, l.Period())
+}
+
+// Origin tells where a limit comes from: it is configured, learned from what an
+// upstream's answers state, or adaptive where nothing is known but that the upstream
+// refuses.
+func (l *Limit) Origin() string {
+	switch {
+	case !strings.HasPrefix(l.ID, "target/"):
+		return "configured"
+	case strings.HasSuffix(l.ID, "/adaptive"):
+		return "adaptive"
+	}
+	return "learned"
 }
 
 // charge is what cost takes from the limit, and whether that can ever fit.

@@ -16,7 +16,7 @@ func (q *Queue) predict(w *waiter) time.Duration {
 	best := time.Duration(math.MaxInt64)
 	for _, t := range w.Targets {
 		p := q.pool(t.Upstream)
-		wait := t.pause()
+		wait := t.Paused()
 		for _, l := range append(t.Limits(), w.Owner...) {
 			if !l.Shadow {
 				wait = max(wait, q.waitFor(w, p, t, l))

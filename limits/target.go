@@ -131,8 +131,8 @@ func (t *Target) keep(l *Limit, headroom int64) int64 {
 	return max(margin, min(earned, l.Burst/4), l.Burst*headroom/100)
 }
 
-// pause is how long nothing may start, 0 when it may.
-func (t *Target) pause() time.Duration {
+// Paused is how long nothing may start, 0 when it may.
+func (t *Target) Paused() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return max(0, time.Until(t.until))

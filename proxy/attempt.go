@@ -69,7 +69,9 @@ func (x *exchange) attempt(plan []*provider.Target, cost limits.Cost) (*answer, 
 			return nil, t.result(err)
 		}
 		x.rec.Attempts = n
+		x.notes.try(target, grant)
 		a, err := x.try(grant, target)
+		x.notes.tell(err)
 		if err == nil {
 			return a, nil
 		}
@@ -103,10 +105,12 @@ func (x *exchange) candidates(t *tries) ([]*provider.Target, error) {
 				if open == 0 || left < open {
 					open = left
 				}
+				x.notes.pass(target.State, passedOpen, left)
 			case failed:
 				again = append(again, target)
 			case x.p.parking.parked(target.Upstream) || x.p.parking.parked(target.State):
 				parked = append(parked, target)
+				x.notes.pass(target.State, passedParked, 0)
 			default:
 				fresh = append(fresh, target)
 			}
@@ -144,7 +148,7 @@ func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.
 		Owner: pick(x.callerLimits(), true), Gateway: x.s.Gateway, Targets: live,
 	})
 	if err != nil {
-		x.p.refused(err, x.team.Name)
+		x.refused(err)
 		return nil, nil, err
 	}
 	x.keepAlive()
@@ -153,7 +157,7 @@ func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.
 	x.rec.Queue += time.Since(began)
 	x.out.pause()
 	if err != nil {
-		x.p.refused(err, x.team.Name)
+		x.refused(err)
 		return nil, nil, err
 	}
 	x.shadowed(grant.Lease)

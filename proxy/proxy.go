@@ -85,6 +85,9 @@ type Settings struct {
 	FirstOutput  int64
 	Timeouts     Timeouts // of requests before they have an upstream
 	AccessLog    bool
+
+	ExplainRequests int  // finished requests that are remembered, plain and notable ones each
+	ExplainHeader   bool // explain a request to its client where it asks for that
 }
 
 // A Proxy serves the data listener. It is safe for concurrent use.
@@ -101,6 +104,7 @@ type Proxy struct {
 
 	memory   memory
 	parking  parking
+	recent   recent
 	budgets  budgets
 	unpriced mentions
 	leaving  atomic.Bool

@@ -66,6 +66,7 @@ func (x *exchange) record() {
 	if x.p.ledger != nil && r.Team != "" {
 		x.p.ledger.Record(x.row(took, ttft, model))
 	}
+	x.p.recent.keep(x, took, x.s.Settings.ExplainRequests)
 	if x.s.Settings.AccessLog {
 		x.log(took, model)
 	}

@@ -64,6 +64,7 @@ func (x *exchange) own(h http.Header) {
 	x.rec.Overhead = max(0, time.Since(x.begin)-x.rec.Queue-up)
 	h["Server-Timing"] = []string{timing(x.rec.Queue, up, x.rec.Overhead)}
 	x.rateHeaders(h)
+	x.explainHeader(h)
 	if x.p.Leaving() {
 		h["Connection"] = []string{"close"}
 	}

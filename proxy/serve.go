@@ -39,6 +39,7 @@ type exchange struct {
 	unread bool
 	class  limits.Class
 	rec    record
+	notes  notes
 }
 
 // ServeHTTP serves one request of the data listener.
@@ -146,6 +147,7 @@ func (x *exchange) handle() error {
 	if err != nil {
 		return err
 	}
+	x.notes.plan = plan
 	cost := x.estimate(plan[0])
 	plan, err = x.price(plan, &cost)
 	if err != nil {
@@ -274,9 +276,10 @@ func (x *exchange) admit(cost limits.Cost) (*limits.Lease, error) {
 	refusing := pick(x.callerLimits(), false)
 	lease, err := limits.Reserve(x.ctx, x.p.store, refusing, cost)
 	if err != nil {
-		x.p.refused(err, x.team.Name)
+		x.refused(err)
 		return nil, err
 	}
+	x.notes.lease = lease
 	x.shadowed(lease)
 	return lease, nil
 }

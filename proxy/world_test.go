@@ -160,7 +160,7 @@ func snapshot(rt http.RoundTripper) *Snapshot {
 		Settings: Settings{
 			MaxBody: 1 << 20, MaxUpload: 8 << 20, MaxReplay: 1 << 20, MaxMemory: 16 << 20, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 			Bounds: openai.Bounds{MaxOutput: 100_000, MaxChoices: 128}, MaxAttempts: 3, BaseDelay: 250 * time.Millisecond, MaxDelay: 8 * time.Second,
-			MaxRetryAfter: 20 * time.Second, Budget: 20, BudgetFloor: 10, Timeouts: times, AccessLog: true,
+			MaxRetryAfter: 20 * time.Second, Budget: 20, BudgetFloor: 10, Timeouts: times, AccessLog: true, ExplainRequests: 10, ExplainHeader: true,
 		},
 	}
 }

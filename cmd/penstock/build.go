@@ -223,7 +223,8 @@ func buildSettings(c *config.Config) proxy.Settings {
 		MaxAttempts: c.Retry.MaxAttempts, BaseDelay: time.Duration(c.Retry.BaseDelay), MaxDelay: time.Duration(c.Retry.MaxDelay),
 		MaxRetryAfter: time.Duration(c.Retry.MaxRetryAfter), Budget: c.Retry.Budget, BudgetFloor: c.Retry.BudgetFloor,
 		WaitForProbe: c.Breaker.OnOpen == "wait", Keepalive: duration(c.Queue.Keepalive), Timeouts: buildTimeouts(c.Timeouts),
-		AccessLog: c.Log.Access == nil || *c.Log.Access,
+		AccessLog:       c.Log.Access == nil || *c.Log.Access,
+		ExplainRequests: int(c.Explain.Requests), ExplainHeader: c.Explain.Header,
 	}
 	if c.Relay.OnDisconnect == "drain" {
 		s.Drain = time.Duration(c.Relay.DrainFor)

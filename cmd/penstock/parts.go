@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -166,12 +167,20 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 	return e
 }
 
-func (p *parts) adminHandler(cfg *config.Config, ready func() bool) http.Handler {
+// adminConfig is everything that the admin listener serves, and to whom.
+func (p *parts) adminConfig(cfg *config.Config, ready func() bool) admin.Config {
 	api := (&admin.TeamsAPI{Registry: p.teams, Log: p.log, Audit: p.audit}).Routes()
-	return admin.Handler(admin.Config{
+	explain := &admin.ExplainAPI{
+		Explain: func(id string) (any, bool) { return p.proxy.Explain(id) },
+		Limits: func(ctx context.Context, team, upstream string) (any, error) {
+			return p.proxy.Live(ctx, proxy.LiveFilter{Team: team, Upstream: upstream})
+		},
+	}
+	api = append(api, explain.Routes()...)
+	return admin.Config{
 		Tokens: adminTokens(cfg.Admin), OpenMetrics: cfg.Admin.OpenMetrics, Pprof: cfg.Admin.Pprof, Ready: ready, Detail: p.storeDetail, Gatherer: p.registry,
 		API: api,
-	})
+	}
 }
 
 // adminTokens are the tokens by which the admin listener is used. The one that

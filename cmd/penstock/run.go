@@ -28,6 +28,8 @@ type commands struct {
 	Simulate  simulateCommand  `cmd:"" name:"simulate-provider" help:"Run the simulated provider alone."`
 	Keys      keysCommand      `cmd:"" help:"Make, list, change, rotate and revoke client keys of a running gateway."`
 	Teams     teamsCommand     `cmd:"" help:"Make, list, change and delete teams of a running gateway."`
+	Limits    limitsCommand    `cmd:"" help:"Show where every limit of a running gateway stands."`
+	Explain   explainCommand   `cmd:"" help:"Explain what happened to a request, and why."`
 	Schema    schemaCommand    `cmd:"" help:"Print the JSON Schema of the configuration file."`
 	Health    healthCommand    `cmd:"" name:"healthcheck" help:"Ask a running gateway whether it is alive; for container health checks."`
 	VersionIs versionIsCommand `cmd:"" name:"version" help:"Print the version."`

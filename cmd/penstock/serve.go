@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"penstock/admin"
 	"penstock/config"
 )
 
@@ -79,7 +80,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 		g.lis.Close()
 		return nil, errors.Join(fmt.Errorf("admin.listen: %w; give another address, or off, by admin.listen in the file, by PENSTOCK_ADMIN_LISTEN without one, or by --admin for the demo", err), p.close())
 	}
-	g.adm = &http.Server{Handler: p.adminHandler(cfg, g.ready), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
+	g.adm = &http.Server{Handler: admin.Handler(p.adminConfig(cfg, g.ready)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
 	return g, nil
 }
 

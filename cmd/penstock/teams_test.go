@@ -127,8 +127,8 @@ func (g *testGateway) newKey(team, name string, more ...string) (key, id string)
 	return k.Key, k.ID
 }
 
-// chat sends a request with headers in pairs, and returns the status.
-func (g *testGateway) chat(headers ...string) int {
+// request is a chat completion, with headers in pairs.
+func (g *testGateway) request(headers ...string) *http.Request {
 	g.t.Helper()
 	r, err := http.NewRequest("POST", "http://"+g.lis.Addr().String()+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[]}`))
 	if err != nil {
@@ -138,13 +138,32 @@ func (g *testGateway) chat(headers ...string) int {
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(r)
+	return r
+}
+
+// chat sends a request and returns the status.
+func (g *testGateway) chat(headers ...string) int {
+	g.t.Helper()
+	resp, err := http.DefaultClient.Do(g.request(headers...))
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode
+}
+
+// remembers waits until a request whose answer has arrived has ended.
+func (g *testGateway) remembers(id string) {
+	g.t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		if _, ok := g.proxy.Explain(id); ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatalf("request %s is not remembered", id)
+		}
+	}
 }
 
 func (g *testGateway) bearer(key string) int { return g.chat("Authorization", "Bearer "+key) }

@@ -1,0 +1,43 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+)
+
+// An ExplainAPI tells what happened to single requests, and where every limit
+// stands.
+type ExplainAPI struct {
+	// Explain returns the explanation of a request that ended lately at this gateway.
+	Explain func(id string) (any, bool)
+	// Limits returns every live level, or those of a team or an upstream where they
+	// are not empty.
+	Limits func(ctx context.Context, team, upstream string) (any, error)
+}
+
+// Routes are those of explanations and levels.
+func (a *ExplainAPI) Routes() []Route {
+	return []Route{
+		{"GET /admin/explain/{id}", false, http.HandlerFunc(a.explain)},
+		{"GET /admin/limits", false, http.HandlerFunc(a.limits)},
+	}
+}
+
+func (a *ExplainAPI) explain(w http.ResponseWriter, r *http.Request) {
+	e, ok := a.Explain(r.PathValue("id"))
+	if !ok {
+		fail(w, &Error{Status: http.StatusNotFound, Code: "not_found", Message: "this gateway remembers no finished request of that id: it still runs, went to another gateway, or is older than those that explain.requests keeps"})
+		return
+	}
+	reply(w, http.StatusOK, e)
+}
+
+func (a *ExplainAPI) limits(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	live, err := a.Limits(r.Context(), query.Get("team"), query.Get("upstream"))
+	if err != nil {
+		fail(w, &Error{Status: http.StatusServiceUnavailable, Code: "levels_unavailable", Message: "the store of levels does not answer; try again"})
+		return
+	}
+	reply(w, http.StatusOK, live)
+}
