@@ -109,7 +109,7 @@ type traceTry struct {
 func (t *trace) fill(x *exchange, took time.Duration) {
 	n := &x.notes
 	t.rec, t.ended, t.took = x.rec, time.Now(), took
-	t.rec.cut = nil
+	t.rec.cut, t.rec.target = nil, nil
 	t.plan, t.caller, t.passed, t.refusal = t.plan[:0], t.caller[:0], append(t.passed[:0], n.passed...), n.refusal
 	for _, target := range n.plan {
 		t.plan = append(t.plan, target.State)

@@ -74,7 +74,8 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 		p.metrics.BreakerChanged(upstream, to.String())
 	})
 	p.estimator = tokens.New(tokensConfig(cfg))
-	s, err := p.snapshot(cfg)
+	s, open, err := p.snapshot(cfg)
+	p.open = open
 	if err == nil {
 		err = p.restore(env.ctx, s.Teams)
 	}
@@ -106,15 +107,12 @@ func (p *parts) close() error {
 }
 
 // snapshot builds the snapshot of a configuration, with the teams and keys that are
-// in force.
-func (p *parts) snapshot(cfg *config.Config) (*proxy.Snapshot, error) {
+// in force. It reports whether no key is asked for.
+func (p *parts) snapshot(cfg *config.Config) (s *proxy.Snapshot, open bool, err error) {
 	who := p.builder.callers(cfg, p.teams.Set())
 	p.complain(who)
-	s, err := p.builder.snapshot(cfg, who)
-	if err == nil {
-		p.open = who.open
-	}
-	return s, err
+	s, err = p.builder.snapshot(cfg, who)
+	return s, who.open, err
 }
 
 // apply puts another configuration in force.
@@ -125,13 +123,14 @@ func (p *parts) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.snapshot(cfg)
+	s, open, err := p.snapshot(cfg)
 	if err != nil {
 		return err
 	}
 	if err := p.teams.SetFile(file); err != nil {
 		return err
 	}
+	p.open = open
 	p.config.Store(cfg)
 	p.queue.Configure(queueConfig(cfg))
 	p.breakers.Configure(breakerConfig(cfg))

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/admin"
 	"penstock/config"
 	"penstock/provider"
 	"penstock/provider/openai"
@@ -197,7 +198,7 @@ func TestProfilesNeedTheToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := p.adminHandler(cfg, func() bool { return true })
+		h := admin.Handler(p.adminConfig(cfg, func() bool { return true }))
 		for path, want := range map[string]int{"/metrics": c.metrics, "/debug/pprof/": c.pprof, "/debug/pprof/goroutine": c.pprof, "/debug/pprof/cmdline": c.pprof, "/healthz": 200} {
 			r := httptest.NewRequest("GET", "http://127.0.0.1"+path, nil)
 			if c.token != "" {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"penstock/config"
 	"penstock/database"
+	"penstock/proxy"
 	"penstock/teams"
 	"penstock/teams/sqlstore"
 	"penstock/telemetry"
@@ -36,7 +38,9 @@ func (p *parts) applyTeams(set *teams.Set) {
 	cfg := p.config.Load()
 	who := p.builder.callers(cfg, set)
 	p.complain(who)
-	defer p.remember(who.teams)
+	if newBudget(p.proxy.Teams(), who.teams) {
+		defer p.remember(who.teams)
+	}
 	if who.open == p.open {
 		p.proxy.SwapCallers(who.keys, who.teams)
 		return
@@ -49,6 +53,16 @@ func (p *parts) applyTeams(set *teams.Set) {
 	}
 	p.open = who.open
 	p.proxy.Swap(s)
+}
+
+// newBudget reports whether there is a budget that was not there before. Other
+// changes need not ask the ledger.
+func newBudget(before, now map[string]*proxy.Team) bool {
+	known := make(map[string]bool)
+	for _, b := range budgetsOf(before) {
+		known[b.limit.ID] = true
+	}
+	return slices.ContainsFunc(budgetsOf(now), func(b budget) bool { return !known[b.limit.ID] })
 }
 
 // maxComplaints bounds the lines about what cannot be used of one set.
