@@ -107,7 +107,7 @@ func (t *trace) explain() *Explanation {
 		Upstreamed: r.Upstreamed.Seconds(), Overhead: r.Overhead.Seconds(), TTFT: r.TTFT.Seconds(),
 	}
 	if !t.ended.IsZero() {
-		at := t.ended.UTC()
+		at := t.ended
 		e.Ended = &at
 	}
 	if r.Source != "" {
