@@ -272,7 +272,7 @@ func headerHas(h http.Header, name, token string) bool {
 // no model configured, or for one that only the upstream knows, it leaves the
 // answer to the upstream.
 func (x *exchange) listModels() (done bool, err error) {
-	if x.call.Op.Name != "models" || x.call.Method != http.MethodGet {
+	if x.call.Op.Name != "models" || x.call.Method != http.MethodGet && x.call.Method != http.MethodHead {
 		return false, nil
 	}
 	names := x.s.Routes.Models(x.team.Models)

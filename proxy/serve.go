@@ -134,6 +134,10 @@ func (x *exchange) handle() error {
 	if x.p.draining.Load() {
 		return unavailable("shutting_down", "the gateway is shutting down; try again", time.Second)
 	}
+	x.exposeToPages()
+	if done, err := x.preflight(); done || err != nil {
+		return err
+	}
 	if err := x.identify(); err != nil {
 		return err
 	}

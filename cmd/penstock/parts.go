@@ -156,8 +156,9 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 		}
 		_ = c.JSON(http.StatusNotFound, json.RawMessage(`{"error":{"message":"this path is not an API path; check the base URL, which usually ends in /v1","type":"invalid_request_error","param":null,"code":"unknown_path"}}`))
 	}
-	e.GET("/healthz", echo.WrapHandler(http.HandlerFunc(admin.Healthz)))
-	e.GET("/readyz", echo.WrapHandler(admin.Readyz(ready, nil)))
+	probes := []string{http.MethodGet, http.MethodHead}
+	e.Match(probes, "/healthz", echo.WrapHandler(http.HandlerFunc(admin.Healthz)))
+	e.Match(probes, "/readyz", echo.WrapHandler(admin.Readyz(ready, nil)))
 	serve := func(c echo.Context) error {
 		p.ServeHTTP(c.Response().Writer, c.Request())
 		return nil

@@ -117,6 +117,7 @@ func replyHeader(t *provider.Target, h http.Header) http.Header {
 		switch {
 		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
 		case !t.Forward && accounts[name]:
+		case strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
 		case leaksAny(values, secrets):
 		case isRateLimit(name):
 			out[upstreamPrefix+strings.TrimPrefix(name, "X-")] = values

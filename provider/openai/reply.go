@@ -66,7 +66,7 @@ const (
 // readingOf tells it by the Content-Type and, since not every server states that
 // rightly, by what was asked for.
 func readingOf(c *provider.Call, resp *http.Response) reading {
-	if resp.Header.Get("Content-Encoding") != "" {
+	if resp.Header.Get("Content-Encoding") != "" || c.Method == http.MethodHead {
 		return other
 	}
 	name := mediaType(resp.Header)
