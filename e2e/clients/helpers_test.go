@@ -174,3 +174,23 @@ func answer(status int, kind, body string, headers ...string) string {
 	b.WriteString("\r\n" + body)
 	return b.String()
 }
+
+// postCut sends a body and reads an answer whose connection may break off.
+func postCut(t *testing.T, url, key, body string, headers ...string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(within(t), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return string(b)
+}
