@@ -309,3 +309,35 @@ func hashOf(key string) string {
 	run(context.Background(), []string{"keys", "hash"}, func(string) (string, bool) { return "", false }, strings.NewReader(key+"\n"), &out, &out)
 	return strings.TrimSpace(out.String())
 }
+
+// covers LIFE-06: a panic in a worker ends neither the process nor the work, is
+// counted, and does not put what it holds into the log.
+func TestPanicInTheBackground(t *testing.T) {
+	g := startGateway(t, "")
+	again := make(chan int, 3)
+	times := 0
+	g.worker("test", func() {
+		times++
+		again <- times
+		if times < 3 {
+			panic("secret of a prompt")
+		}
+	})
+	for want := range 3 {
+		select {
+		case got := <-again:
+			if got != want+1 {
+				t.Errorf("run %d, want %d", got, want+1)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("it did not begin again")
+		}
+	}
+	g.logged("panic in the background")
+	if text := g.log.String(); strings.Contains(text, "secret") || !strings.Contains(text, "TestPanicInTheBackground") {
+		t.Errorf("log: %s", text)
+	}
+	if status := g.chat(); status != 200 {
+		t.Errorf("answered %d", status)
+	}
+}

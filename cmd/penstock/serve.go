@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -111,9 +112,9 @@ func connections(cfg *config.Config) int {
 
 // serve runs until ctx ends or a listener fails, then drains.
 func (g *gateway) serve(ctx context.Context) error {
-	g.work.Go(func() { g.teams.Run(g.life) })
+	g.worker("teams", func() { g.teams.Run(g.life) })
 	if g.ledger != nil {
-		g.work.Go(func() { g.watchBudgets(g.life) })
+		g.worker("budgets", func() { g.watchBudgets(g.life) })
 	}
 	failed := make(chan error, 2)
 	g.start(g.data, g.lis, failed)
@@ -129,6 +130,31 @@ func (g *gateway) serve(ctx context.Context) error {
 		g.stop()
 		return errors.Join(err, g.close())
 	}
+}
+
+// worker runs f in the background until the gateway ends. A panic in it ends neither
+// the process nor the work: it is counted and logged, and f begins again.
+func (g *gateway) worker(name string, f func()) {
+	g.work.Go(func() {
+		for g.panics(name, f) && g.life.Err() == nil {
+			select {
+			case <-g.life.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+}
+
+func (g *gateway) panics(name string, f func()) (yes bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			yes = true
+			g.metrics.Panicked()
+			g.log.Error("panic in the background", "worker", name, "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+	return false
 }
 
 func (g *gateway) start(s *http.Server, l net.Listener, failed chan<- error) {
@@ -187,7 +213,7 @@ func (g *gateway) reloads(path string, env *environment) {
 	changed := make(chan struct{}, 1)
 	var mu sync.Mutex
 	files := append([]string{path}, g.cfg.SecretFiles()...)
-	g.work.Go(func() {
+	g.worker("watch", func() {
 		err := config.WatchFiles(g.life, func() []string {
 			mu.Lock()
 			defer mu.Unlock()
@@ -202,8 +228,8 @@ func (g *gateway) reloads(path string, env *environment) {
 			g.log.Error("the configuration is not watched any more; send SIGHUP after a change", "error", err.Error())
 		}
 	})
-	g.work.Go(func() {
-		defer signal.Stop(hup)
+	context.AfterFunc(g.life, func() { signal.Stop(hup) })
+	g.worker("reload", func() {
 		for {
 			select {
 			case <-g.life.Done():

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"mime/multipart"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -328,7 +330,43 @@ func checkAgainstMime(t rapid.TB, body []byte, boundary string) bool {
 			t.Fatalf("%q was accepted", name)
 		}
 	}
+	checkFormSplice(t, c, boundary, fields)
 	return true
+}
+
+// checkFormSplice fails unless a form with another model reads as the same form but
+// for the model, and is the client's bytes but for it.
+func checkFormSplice(t rapid.TB, c *provider.Call, boundary string, fields map[string][]string) {
+	const model = "another-model"
+	c.Header = http.Header{"Content-Type": {fmt.Sprintf("multipart/form-data; boundary=%q", boundary)}}
+	out := Splice(c, model, true).Bytes()
+	if bytes.HasPrefix(c.Body[bytes.Index(c.Body, []byte("--"+boundary)):], []byte("--"+boundary+"--")) {
+		if !bytes.Equal(out, c.Body) {
+			t.Fatalf("%q, a form without parts, became %q", c.Body, out)
+		}
+		return
+	}
+	got, err := readForm(out, boundary)
+	if err != nil {
+		t.Fatalf("%q\nbecame %q: %v", c.Body, out, err)
+	}
+	want := maps.Clone(fields)
+	want["model"] = []string{model}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("%q\nbecame %q: %v, want %v", c.Body, out, got, want)
+	}
+	if at := c.ModelSpan; at != (provider.Span{}) {
+		if string(out) != string(c.Body[:at.Start])+model+string(c.Body[at.End:]) {
+			t.Fatalf("%q\nbecame %q", c.Body, out)
+		}
+		return
+	}
+	for n := range len(c.Body) + 1 { // one part was added, somewhere
+		if bytes.HasPrefix(out, c.Body[:n]) && bytes.HasSuffix(out, c.Body[n:]) {
+			return
+		}
+	}
+	t.Fatalf("%q\nlost bytes in %q", c.Body, out)
 }
 
 // What the standard library writes is accepted and read back.
