@@ -4,6 +4,7 @@ go 1.26.8
 
 require (
 	github.com/openai/openai-go/v3 v3.96.0
+	github.com/sashabaranov/go-openai v1.43.0
 	penstock v0.0.0
 )
 

@@ -194,3 +194,11 @@ func postCut(t *testing.T, url, key, body string, headers ...string) string {
 	b, _ := io.ReadAll(resp.Body)
 	return string(b)
 }
+
+// simulating is an HTTP client that asks the provider for a fault.
+type simulating struct{ directives string }
+
+func (s simulating) Do(r *http.Request) (*http.Response, error) {
+	r.Header.Set("x-simulate", s.directives)
+	return http.DefaultClient.Do(r)
+}

@@ -153,3 +153,21 @@ func TestTextIsCountedWithoutUsage(t *testing.T) {
 		t.Errorf("%+v", use)
 	}
 }
+
+// A stored response that is streamed again is cut as a new one is; other streams
+// have no end that is known, and may hold nothing.
+func TestStreamsOfStoredObjects(t *testing.T) {
+	const event = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":5,\"delta\":\"x\"}\n\n"
+	stored := &provider.Call{Op: provider.Operation{Name: opPassthrough}, Method: "GET", Path: "/responses/resp_1", Query: "stream=true"}
+	_, reply, err := through(t, stored, event, 0)
+	var up *provider.Error
+	if !errors.As(err, &up) || up.Code != "truncated" || !strings.HasPrefix(string(reply.Cut("x", "y")), "event: error\ndata: {\"type\":\"error\",\"sequence_number\":6,") {
+		t.Errorf("%v %q", err, reply.Cut("x", "y"))
+	}
+	for _, in := range []string{"", ": nothing yet\n\n", "event: ping\ndata: {\"type\":\"ping\"}\n\n"} {
+		other := &provider.Call{Op: provider.Operation{Name: opPassthrough}, Method: "GET", Path: "/agents/sessions/1/events"}
+		if got, _, err := through(t, other, in, 0); err != nil || got != in {
+			t.Errorf("%v %q, want %q", err, got, in)
+		}
+	}
+}

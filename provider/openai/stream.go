@@ -56,7 +56,7 @@ func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *
 	if s.tap.failure != nil && s.tap.events == 0 {
 		return s.explain(s.tap.failure)
 	}
-	if !s.tap.started && s.err != nil {
+	if !s.tap.started && s.err != nil && !(errors.Is(s.err, io.EOF) && s.tap.complete()) {
 		if errors.Is(s.err, io.EOF) {
 			return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
 		}
@@ -64,7 +64,7 @@ func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *
 	}
 	r.Body, r.Stream, r.Length = s, true, -1
 	r.Usage = s.tap.current
-	r.Cut = func(code, message string) []byte { return s.cut(c.Op.Name, code, message) }
+	r.Cut = func(code, message string) []byte { return s.cut(streamOp(c), code, message) }
 	return nil
 }
 

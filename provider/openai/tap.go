@@ -2,7 +2,9 @@ package openai
 
 import (
 	"bytes"
+	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -60,8 +62,17 @@ type tap struct {
 	sequence int64  // last sequence number, for familyResponses
 }
 
+// streamOp is the operation whose stream a call gets: a stored response is streamed
+// again as it was when it was made.
+func streamOp(c *provider.Call) string {
+	if c.Op.Name == opPassthrough && c.Method == http.MethodGet && strings.HasPrefix(c.Path, "/responses/") {
+		return opResponses
+	}
+	return c.Op.Name
+}
+
 func newTap(c *provider.Call) *tap {
-	t := &tap{family: familyOf(c.Op.Name), choices: max(1, c.Choices), sequence: -1}
+	t := &tap{family: familyOf(streamOp(c)), choices: max(1, c.Choices), sequence: -1}
 	if c.Op.Name == opCompletions {
 		t.choices = 1 // best_of and lists of prompts make another number come back
 	}
