@@ -21,7 +21,7 @@ var floors = [][]string{
 	// Parts that know nothing of each other.
 	{"auth", "breaker", "config", "database", "limits", "provider", "simulate", "sse", "teams", "telemetry", "tokens", "usage"},
 	// Translators, stores and the suites that judge stores.
-	{"database/databasetest", "limits/limitstest", "limits/redisstore", "provider/openai", "route", "teams/sqlstore", "teams/teamstest", "usage/ledger"},
+	{"database/databasetest", "limits/limitstest", "limits/redisstore", "limits/redisstore/redistest", "provider/openai", "route", "teams/sqlstore", "teams/teamstest", "usage/ledger"},
 	// The life of a request, and what the operator sees.
 	{"proxy", "admin"},
 	// The program.
@@ -38,7 +38,7 @@ var suppliers = map[string][]string{
 	"github.com/jackc/pgx":                {"database", "database/databasetest"},
 	"github.com/labstack/echo":            {"cmd/penstock"},
 	"github.com/prometheus/client_golang": {"admin", "cmd/penstock", "telemetry"},
-	"github.com/redis/go-redis":           {"limits/redisstore"},
+	"github.com/redis/go-redis":           {"limits/redisstore", "limits/redisstore/redistest"},
 	"github.com/sony/gobreaker":           {"breaker"},
 	"go.yaml.in/yaml":                     {"config"},
 	"modernc.org/sqlite":                  {"database"},

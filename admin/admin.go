@@ -58,7 +58,7 @@ func Handler(c Config) http.Handler {
 		mux.Handle(r.Pattern, h)
 	}
 	mux.Handle("/admin/", g.protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, &Error{Status: http.StatusNotFound, Code: "unknown_path", Message: "the admin API has no such path, or not with this method; docs/keys.md and docs/explain.md list those it has"})
+		fail(w, &Error{Status: http.StatusNotFound, Code: "unknown_path", Message: "the admin API has no such path, or not with this method; docs/keys.md, docs/usage.md and docs/explain.md list those it has"})
 	})))
 	return mux
 }

@@ -26,6 +26,7 @@ func TestEveryAdminRouteHasARole(t *testing.T) {
 			"GET /admin/keys": "admin", "POST /admin/keys": "admin", "GET /admin/keys/{id}": "admin", "PATCH /admin/keys/{id}": "admin",
 			"POST /admin/keys/{id}/rotate": "admin", "POST /admin/keys/{id}/revoke": "admin",
 			"GET /admin/explain/{id}": "admin", "GET /admin/limits": "admin",
+			"GET /admin/usage": "admin", "GET /admin/usage/export": "admin",
 		}
 		if open {
 			roles["GET /metrics"] = "all"

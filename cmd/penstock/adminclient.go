@@ -46,6 +46,21 @@ func (f *adminFlags) call(env *environment, method, path string, in, out any) (d
 func (f *adminFlags) ask(env *environment, method, path string, in any) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(env.ctx, adminTimeout)
 	defer cancel()
+	resp, err := f.send(ctx, env, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of the admin API: %w", err)
+	}
+	return answer, nil
+}
+
+// send asks the admin API. An answer that is no success is an error; of another,
+// the caller closes the body.
+func (f *adminFlags) send(ctx context.Context, env *environment, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -70,13 +85,13 @@ func (f *adminFlags) ask(env *environment, method, path string, in any) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the admin listener: %w; set --admin to its URL", err)
 	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of the admin API: %w", err)
-	}
-	if resp.StatusCode < 300 {
-		return answer, nil
 	}
 	return nil, refused(resp.StatusCode, answer)
 }

@@ -170,6 +170,11 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 // adminConfig is everything that the admin listener serves, and to whom.
 func (p *parts) adminConfig(cfg *config.Config, ready func() bool) admin.Config {
 	api := (&admin.TeamsAPI{Registry: p.teams, Log: p.log, Audit: p.audit}).Routes()
+	use := &admin.UsageAPI{Log: p.log}
+	if p.ledger != nil {
+		use.DB = p.db
+	}
+	api = append(api, use.Routes()...)
 	explain := &admin.ExplainAPI{
 		Explain: func(id string) (any, bool) { return p.proxy.Explain(id) },
 		Limits: func(ctx context.Context, team, upstream string) (any, error) {

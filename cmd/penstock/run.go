@@ -30,6 +30,7 @@ type commands struct {
 	Teams     teamsCommand     `cmd:"" help:"Make, list, change and delete teams of a running gateway."`
 	Limits    limitsCommand    `cmd:"" help:"Show where every limit of a running gateway stands."`
 	Explain   explainCommand   `cmd:"" help:"Explain what happened to a request, and why."`
+	Usage     usageCommand     `cmd:"" help:"Show what was used and what it cost."`
 	Schema    schemaCommand    `cmd:"" help:"Print the JSON Schema of the configuration file."`
 	Health    healthCommand    `cmd:"" name:"healthcheck" help:"Ask a running gateway whether it is alive; for container health checks."`
 	VersionIs versionIsCommand `cmd:"" name:"version" help:"Print the version."`

@@ -176,3 +176,41 @@ func TestBuildRate(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// The command prints the same through a gateway and from the database itself.
+func TestUsageCommand(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	g := startGateway(t, spending(path, "$1/month"))
+	g.spend(http.StatusOK)
+	g.spend(http.StatusOK)
+	for deadline := time.Now().Add(5 * time.Second); usageOf(t, path).Requests < 2; <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no rows within 5 s")
+		}
+	}
+	file := filepath.Join(t.TempDir(), "penstock.yaml")
+	if err := os.WriteFile(file, []byte("upstreams: {up: {base_url: http://127.0.0.1:1/v1}}\n"+spending(path, "$1/month")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"usage"}, {"usage", "--group-by", "team,key,model,upstream,day"}, {"usage", "--group-by", "none", "--csv"}, {"usage", "--json", "--team", "spender"},
+		{"usage", "export"}, {"usage", "export", "--json", "--limit", "1"},
+	} {
+		remote, local := g.cli(0, args...), g.cli(0, append(args, "--config", file)...)
+		if remote != local {
+			t.Errorf("%v prints\n%s\nand from the database\n%s", args, remote, local)
+		}
+		if !strings.Contains(remote, "0.00015") && !strings.Contains(remote, "0.000075") {
+			t.Errorf("%v prints\n%s", args, remote)
+		}
+	}
+	if out := g.cli(0, "usage"); !strings.Contains(out, "TEAM") || !strings.Contains(out, "spender  2") {
+		t.Errorf("%s", out)
+	}
+	if out := g.cli(1, "usage", "--from", "today"); !strings.Contains(out, "expected a day") {
+		t.Errorf("%s", out)
+	}
+	if out := g.cli(1, "usage", "--from", "today", "--config", file); !strings.Contains(out, "expected a day") {
+		t.Errorf("%s", out)
+	}
+}
