@@ -30,14 +30,18 @@ vet: ## formatting and go vet
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...
 
+# What the tests start beside themselves.
+SERVERS = redis-server=redis-server '/usr/lib/postgresql/*/bin/postgres=postgresql'
+
 .PHONY: test
-test: ## the tests beside the code
-	$(GO) test -timeout 120s ./...
+test: ## the tests beside the code, with a real Redis and PostgreSQL
+	@scripts/need $(SERVERS)
+	$(GO) test -timeout 240s ./...
 
 .PHONY: race
 race: ## the same with the race detector
-	@scripts/need gcc=gcc
-	CGO_ENABLED=1 $(GO) test -race -timeout 300s ./...
+	@scripts/need gcc=gcc $(SERVERS)
+	CGO_ENABLED=1 $(GO) test -race -timeout 480s ./...
 
 # The version is part of the path, so that another one is built when it changes.
 LINT = .cache/golangci-lint-v2.15.0/golangci-lint
@@ -50,14 +54,42 @@ lint: $(LINT) ## golangci-lint, as .golangci.yml says
 $(LINT):
 	GOBIN=$(CURDIR)/$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
+.PHONY: fuzz
+FUZZTIME ?= 10s
+fuzz: ## every fuzz target for FUZZTIME
+	@for package in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
+		done; \
+	done
+
 .PHONY: e2e
-e2e: ## real clients and the scenarios against the real binary
-	GO="$(GO)" e2e/test.sh
+e2e: ## real clients, faults and scenarios against the real binary
+	@scripts/need $(SERVERS)
+	e2e/test.sh
+
+.PHONY: scenarios
+scenarios: ## the scenarios alone, with their table of figures
+	cd e2e && $(GO) test -count=1 -timeout 600s -v ./scenarios
 
 .PHONY: deploy
-deploy: ## the files of deploy/, with promtool
+deploy: ## the files of deploy/ with promtool, and the image with buildah
 	deploy/check.sh
+	deploy/image.sh
 
 .PHONY: bench
 bench: ## the gateway's cost beside other proxies
 	$(GO) run ./bench
+
+.PHONY: docs
+docs: ## write the configuration's reference and schema anew
+	$(GO) test ./config -run 'Reference|Schema' -update
+
+.PHONY: image
+image: ## the container image penstock:VERSION, with docker
+	docker build --build-arg VERSION=$(VERSION) -t penstock:$(VERSION) .
+
+.PHONY: clean
+clean: ## what was built and installed here
+	rm -rf penstock dist .cache e2e/node/node_modules
