@@ -265,7 +265,7 @@ func TestConnectTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		_, err = transport.RoundTrip(r)
+		_, err = transport.RoundTrip(r) //nolint:bodyclose // it fails
 		if err == nil {
 			t.Fatalf("%s: an answer", scheme)
 		}

@@ -208,10 +208,11 @@ func Cluster(t testing.TB) []*Server {
 			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3") {
 				break
 			}
-			if ctx.Err() != nil {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
 				t.Fatalf("the cluster does not form: %v\n%s", err, info)
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 	}
 	return servers
