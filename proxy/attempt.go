@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ type answer struct {
 	grant  *limits.Grant
 	watch  *watch
 	cancel context.CancelCauseFunc
-	leave  func() bool // stops the end of the request from ending the attempt
+	leave  func() bool // stops the end of the request from ending the attempt; nil where it is its child
 	sent   time.Time
 	drain  atomic.Int64 // how long the attempt outlives the client, once it is committed
 }
@@ -41,10 +42,16 @@ func (a *answer) end(cause error) {
 // gives everything back.
 func (a *answer) close() {
 	a.watch.stop()
-	a.leave()
+	a.detach()
 	a.cancel(errGone)
 	_ = a.Body.Close()
 	a.grant.Release()
+}
+
+func (a *answer) detach() {
+	if a.leave != nil {
+		a.leave()
+	}
 }
 
 // tries is what is known of the plan's targets in this request.
@@ -57,7 +64,7 @@ type tries struct {
 // attempt tries targets until one replies. Nothing but keep-alive comments has
 // been written to the client yet, so every failure here may still be retried.
 func (x *exchange) attempt(plan []*provider.Target, cost limits.Cost) (*answer, error) {
-	t := &tries{plan: plan, failed: make(map[*provider.Target]provider.Kind)}
+	t := &tries{plan: plan}
 	defer x.out.quiet()
 	for n := 1; ; n++ {
 		candidates, err := x.candidates(t)
@@ -75,11 +82,18 @@ func (x *exchange) attempt(plan []*provider.Target, cost limits.Cost) (*answer, 
 		if err == nil {
 			return a, nil
 		}
-		t.last, t.failed[target] = err, provider.KindOf(err)
+		t.fail(target, err)
 		if !x.again(t, target, n) {
 			return nil, err
 		}
 	}
+}
+
+func (t *tries) fail(target *provider.Target, err error) {
+	if t.failed == nil {
+		t.failed = make(map[*provider.Target]provider.Kind)
+	}
+	t.last, t.failed[target] = err, provider.KindOf(err)
 }
 
 // result is what the client is told when no further attempt can be made: the
@@ -135,33 +149,41 @@ func (x *exchange) candidates(t *tries) ([]*provider.Target, error) {
 // queue waits for the first of the targets that can start the call.
 func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.Grant, *provider.Target, error) {
 	live := make([]*limits.Target, len(targets))
-	byLive := make(map[*limits.Target]*provider.Target, len(targets))
 	for i, t := range targets {
 		live[i] = x.p.target(x.s, t)
-		if byLive[live[i]] == nil {
-			byLive[live[i]] = t
-		}
 	}
 	ticket, err := x.p.queue.Join(limits.Request{
 		Team: x.team.Name, Weight: x.team.Weight, Key: x.rec.Key, Class: x.class,
 		Cost: cost, CostAt: x.costAt(cost, targets[0]), Bytes: x.held, MaxWait: max(time.Until(x.respond), time.Millisecond),
-		Owner: pick(x.callerLimits(), true), Gateway: x.s.Gateway, Targets: live,
+		Owner: pick(x.limits, true), Gateway: x.s.Gateway, Targets: live,
 	})
 	if err != nil {
 		x.refused(err)
 		return nil, nil, err
+	}
+	grant, err := x.wait(ticket)
+	if err != nil {
+		x.refused(err)
+		return nil, nil, err
+	}
+	x.shadowed(grant.Lease)
+	return grant, targets[slices.Index(live, grant.Target)], nil
+}
+
+// wait waits for a turn, with comments to the client meanwhile.
+func (x *exchange) wait(ticket *limits.Ticket) (*limits.Grant, error) {
+	if ticket.Admitted() {
+		return ticket.Wait(x.ctx)
 	}
 	x.keepAlive()
 	began := time.Now()
 	grant, err := ticket.Wait(x.ctx)
 	x.rec.Queue += time.Since(began)
 	x.out.pause()
-	if err != nil {
-		x.refused(err)
-		return nil, nil, err
+	if err != nil && x.ctx.Err() != nil {
+		err = x.cause()
 	}
-	x.shadowed(grant.Lease)
-	return grant, byLive[grant.Target], nil
+	return grant, err
 }
 
 func (x *exchange) keepAlive() {
@@ -264,7 +286,7 @@ func (x *exchange) sleep(d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-x.ctx.Done():
-		return context.Cause(x.ctx)
+		return x.cause()
 	}
 }
 

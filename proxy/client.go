@@ -27,9 +27,8 @@ type client struct {
 }
 
 func newClient(w http.ResponseWriter, _ *http.Request, id string, timeout time.Duration) *client {
-	h := w.Header()
-	h["X-Request-Id"] = []string{id}
-	h["X-Penstock-Request-Id"] = []string{id}
+	h, ids := w.Header(), []string{id}
+	h["X-Request-Id"], h["X-Penstock-Request-Id"] = ids, ids
 	return &client{w: w, control: http.NewResponseController(w), timeout: timeout}
 }
 

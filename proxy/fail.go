@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,8 +17,9 @@ import (
 // that what was cut never looks whole.
 func (x *exchange) fail(err error) (abort bool) {
 	x.out.quiet()
-	if cause := context.Cause(x.ctx); errors.Is(cause, errGone) || errors.Is(cause, errCut) || errors.Is(cause, errTotal) {
-		err = cause
+	cause := x.cause()
+	if errors.Is(cause, errGone) && !errors.Is(err, errBodyTimeout) || errors.Is(cause, errCut) || errors.Is(cause, errTotal) {
+		err = cause // net/http takes a body that does not come for a client that has gone
 	}
 	e := describe(err)
 	x.rec.Error = e.Code
@@ -117,42 +117,42 @@ func hints(h http.Header, e *apiError) {
 	h.Set("Retry-After-Ms", itoa(int64((jittered+time.Millisecond-1)/time.Millisecond)))
 }
 
-// rateHeaders tell the caller how its own limits stand, in OpenAI's format: for
-// requests and for tokens the limit of which the least is left.
-func (x *exchange) rateHeaders(h http.Header) {
-	if x.team == nil {
+// stated are the limits that callers are told of, in OpenAI's format.
+var stated = [...]struct {
+	counts                  func(limits.Dimension) bool
+	limit, remaining, reset string
+}{
+	{func(d limits.Dimension) bool { return d == limits.Requests },
+		"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests"},
+	{func(d limits.Dimension) bool {
+		return d == limits.Tokens || d == limits.InputTokens || d == limits.OutputTokens
+	}, "X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens"},
+}
+
+// rateHeaders tell the caller how its own limits stand: for requests and for tokens
+// the limit of which the least is left.
+func (x *exchange) rateHeaders(f *fields) {
+	if len(x.limits) == 0 {
 		return
 	}
-	all := x.callerLimits()
-	if len(all) == 0 {
-		return
-	}
-	levels, err := x.p.store.Levels(x.ctx, all)
+	levels, err := x.p.store.Levels(x.ctx, x.limits)
 	if err != nil {
 		return
 	}
-	for _, kind := range [...]struct {
-		name       string
-		dimensions [3]limits.Dimension
-	}{
-		{"Requests", [3]limits.Dimension{limits.Requests, limits.Requests, limits.Requests}},
-		{"Tokens", [3]limits.Dimension{limits.Tokens, limits.InputTokens, limits.OutputTokens}},
-	} {
-		best := -1
-		for i, l := range all {
-			if l.Shadow || l.Dimension != kind.dimensions[0] && l.Dimension != kind.dimensions[1] && l.Dimension != kind.dimensions[2] {
-				continue
-			}
-			if best < 0 || float64(levels[i].Remaining)/float64(l.Burst) < float64(levels[best].Remaining)/float64(all[best].Burst) {
+	left := func(i int) float64 { return float64(levels[i].Remaining) / float64(x.limits[i].Burst) }
+	for i := range stated {
+		kind, best := &stated[i], -1
+		for i, l := range x.limits {
+			if !l.Shadow && kind.counts(l.Dimension) && (best < 0 || left(i) < left(best)) {
 				best = i
 			}
 		}
 		if best < 0 {
 			continue
 		}
-		h.Set("X-Ratelimit-Limit-"+kind.name, itoa(all[best].Amount))
-		h.Set("X-Ratelimit-Remaining-"+kind.name, itoa(max(0, levels[best].Remaining)))
-		h.Set("X-Ratelimit-Reset-"+kind.name, levels[best].Reset.Round(time.Millisecond).String())
+		f.set(kind.limit, itoa(x.limits[best].Amount))
+		f.set(kind.remaining, itoa(max(0, levels[best].Remaining)))
+		f.set(kind.reset, levels[best].Reset.Round(time.Millisecond).String())
 	}
 }
 

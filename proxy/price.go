@@ -49,7 +49,7 @@ func (x *exchange) price(plan []*provider.Target, cost *limits.Cost) ([]*provide
 // budget reports whether a budget applies to the caller, and whether one of them
 // refuses.
 func (x *exchange) budget() (applies, enforced bool) {
-	for _, l := range x.callerLimits() {
+	for _, l := range x.limits {
 		if l.Dimension == limits.Spend {
 			applies, enforced = true, enforced || !l.Shadow
 		}

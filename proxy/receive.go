@@ -59,8 +59,11 @@ func (x *exchange) receive() error {
 // patience shortens the time to respond to what the client says that it waits.
 func (x *exchange) patience() {
 	for _, name := range [...]string{"X-Stainless-Timeout", "X-Stainless-Read-Timeout"} {
-		s, err := strconv.ParseFloat(x.r.Header.Get(name), 64)
-		if err == nil && s > 0 && s < 1e6 {
+		text := x.r.Header.Get(name)
+		if text == "" {
+			continue
+		}
+		if s, err := strconv.ParseFloat(text, 64); err == nil && s > 0 && s < 1e6 {
 			at := x.begin.Add(time.Duration(s * float64(time.Second)))
 			if at.Before(x.respond) {
 				x.respond, x.hurried = at, true
@@ -75,8 +78,10 @@ func (x *exchange) readBody() error {
 	if !x.unread {
 		return nil
 	}
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	x.call.Multipart = strings.HasPrefix(kind, "multipart/")
+	if sent := r.Header.Get("Content-Type"); sent != "application/json" {
+		kind, _, _ := mime.ParseMediaType(sent)
+		x.call.Multipart = strings.HasPrefix(kind, "multipart/")
+	}
 	most := set.MaxUpload
 	if !x.call.Multipart && x.call.Op.Model != provider.ModelNone {
 		most = set.MaxBody

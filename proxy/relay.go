@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -53,29 +52,47 @@ func (x *exchange) commit(a *answer) {
 
 // own adds the gateway's own headers.
 func (x *exchange) own(h http.Header) {
+	f := fields{h, make([]string, 0, 10)}
 	if x.rec.Upstream != "" {
-		h["X-Penstock-Upstream"] = []string{x.rec.Upstream}
-		h["X-Penstock-Attempts"] = []string{strconv.Itoa(x.rec.Attempts)}
+		f.set("X-Penstock-Upstream", x.rec.Upstream)
+		f.set("X-Penstock-Attempts", strconv.Itoa(x.rec.Attempts))
 	}
 	up := x.rec.Upstreamed // of failed attempts
 	if !x.rec.sent.IsZero() {
 		up += time.Since(x.rec.sent)
 	}
 	x.rec.Overhead = max(0, time.Since(x.begin)-x.rec.Queue-up)
-	h["Server-Timing"] = []string{timing(x.rec.Queue, up, x.rec.Overhead)}
-	x.rateHeaders(h)
+	f.set("Server-Timing", timing(x.rec.Queue, up, x.rec.Overhead))
+	x.rateHeaders(&f)
 	x.explainHeader(h)
 	if x.p.Leaving() {
-		h["Connection"] = []string{"close"}
+		f.set("Connection", "close")
 	}
+}
+
+// fields are headers of one value each, which share an allocation.
+type fields struct {
+	h      http.Header
+	values []string
+}
+
+// set takes a name in canonical form.
+func (f *fields) set(name, value string) {
+	n := len(f.values)
+	f.values = append(f.values, value)
+	f.h[name] = f.values[n : n+1 : n+1]
 }
 
 // timing is a Server-Timing header (W3C Server Timing), in milliseconds.
 func timing(queue, upstream, overhead time.Duration) string {
-	b := make([]byte, 0, 64)
+	b := make([]byte, 0, 80)
 	for i, d := range [...]time.Duration{queue, upstream, overhead} {
 		b = append(b, [...]string{"queue;dur=", ", upstream;dur=", ", overhead;dur="}[i]...)
-		b = strconv.AppendFloat(b, float64(d)/1e6, 'f', 3, 64)
+		micros := d.Microseconds()
+		b = append(strconv.AppendInt(b, micros/1000, 10), '.')
+		for _, unit := range [...]int64{100, 10, 1} {
+			b = append(b, '0'+byte(micros/unit%10))
+		}
 	}
 	return string(b)
 }
@@ -117,7 +134,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 		case errors.Is(err, io.EOF):
 			x.rec.Outcome = "ok"
 			return nil
-		case err != nil && x.ctx.Err() != nil && errors.Is(context.Cause(x.ctx), errGone):
+		case err != nil && x.ctx.Err() != nil && errors.Is(x.cause(), errGone):
 			return x.clientLeft(a, *buf)
 		case err != nil:
 			return x.brokeOff(a, err)
@@ -160,7 +177,7 @@ func (x *exchange) clientLeft(a *answer, buf []byte) error {
 
 // brokeOff notes that the upstream broke off after the commit. Breakers count it.
 func (x *exchange) brokeOff(a *answer, err error) error {
-	cause := context.Cause(x.ctx)
+	cause := x.cause()
 	var e *provider.Error
 	switch {
 	case errors.Is(cause, errCut):

@@ -83,7 +83,7 @@ func (x *exchange) failure(err error) *provider.Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return openai.Broken(err, context.Cause(x.ctx))
+	return openai.Broken(err, x.cause())
 }
 
 // served notes a model that no configuration mentions, now that it is known to
@@ -131,14 +131,19 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 	if x.rec.Attempts == 1 {
 		x.p.budgets.request(t.Upstream, retrying(x.r.Header))
 	}
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.ctx))
+	parent := x.ctx
+	if x.s.Settings.Drain > 0 { // it may outlive the request
+		parent = context.WithoutCancel(x.ctx)
+	}
+	ctx, cancel := context.WithCancelCause(parent)
 	a := &answer{target: t, up: up, grant: grant, watch: newWatch(cancel), cancel: cancel, sent: time.Now()}
-	leave := context.AfterFunc(x.ctx, func() { a.end(context.Cause(x.ctx)) })
-	a.leave = leave
+	if x.s.Settings.Drain > 0 {
+		a.leave = context.AfterFunc(x.ctx, func() { a.end(x.cause()) })
+	}
 	reply, err := x.roundTrip(ctx, a)
 	if err != nil {
 		a.watch.stop()
-		leave()
+		a.detach()
 		x.rec.Upstreamed += time.Since(a.sent)
 		e := openai.Broken(err, context.Cause(ctx))
 		cancel(nil)

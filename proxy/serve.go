@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -22,7 +23,7 @@ type exchange struct {
 	s      *Snapshot
 	out    *client
 	r      *http.Request
-	ctx    context.Context // ends when the client leaves, time is up, or the gateway stops
+	ctx    context.Context // ends when the client leaves, time is up, or the gateway stops; see cause
 	cancel context.CancelCauseFunc
 	begin  time.Time
 	// respond is when an answer must have begun: the configured time, or the
@@ -30,11 +31,12 @@ type exchange struct {
 	respond time.Time
 	hurried bool // the client's was
 
-	team *Team
-	call *provider.Call
-	held int64       // bytes of bodies that count as held memory
-	owed limits.Cost // what the caller owes for attempts that nothing came of
-	left bool        // and the provider was at work on the last of them
+	team   *Team
+	limits []*limits.Limit // of the key and of the team
+	call   *provider.Call
+	held   int64       // bytes of bodies that count as held memory
+	owed   limits.Cost // what the caller owes for attempts that nothing came of
+	left   bool        // and the provider was at work on the last of them
 	// unread says that more of the body may come than has been read.
 	unread bool
 	class  limits.Class
@@ -70,7 +72,7 @@ func linger(ctx context.Context) {
 func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	s := p.snapshot.Load()
 	x := &exchange{p: p, s: s, r: r, begin: time.Now()}
-	x.ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
+	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	x.rec.ID = newID()
 	x.out = newClient(w, r, x.rec.ID, s.Settings.WriteTimeout)
 	x.unread = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
@@ -91,10 +93,21 @@ func or(ds ...time.Duration) time.Duration {
 	return 0
 }
 
+// cause is why the request ends, or nil.
+func (x *exchange) cause() error {
+	cause := context.Cause(x.ctx)
+	if errors.Is(cause, context.Canceled) { // by the server: it has lost the client
+		return errGone
+	}
+	return cause
+}
+
 func newID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
-	return "req_" + hex.EncodeToString(b[:])
+	id := [4 + 2*len(b)]byte{'r', 'e', 'q', '_'}
+	hex.Encode(id[4:], b[:])
+	return string(id[:])
 }
 
 // run handles the request and settles it on every way out, a panic included. It
@@ -103,7 +116,6 @@ func (x *exchange) run() (abort bool) {
 	p := x.p
 	p.inFlight.Add(1)
 	end := p.metrics.Begin()
-	stop := context.AfterFunc(x.r.Context(), func() { x.cancel(errGone) })
 	total := time.AfterFunc(or(x.s.Settings.Timeouts.Total, 24*time.Hour), func() { x.cancel(errTotal) })
 	cut := context.AfterFunc(p.life, func() { x.cancel(errCut) })
 	defer func() {
@@ -114,7 +126,6 @@ func (x *exchange) run() (abort bool) {
 		}
 		x.leaveUnread()
 		total.Stop()
-		stop()
 		cut()
 		x.cancel(nil)
 		p.memory.give(x.held)
@@ -211,6 +222,8 @@ func (x *exchange) identify() error {
 		return errInternal
 	}
 	x.team, x.class = team, team.Class
+	own := team.Keys[caller.Key]
+	x.limits = append(own[:len(own):len(own)], team.Limits...)
 	x.rec.Team, x.rec.Key = caller.Team, caller.Key
 	if c, ok := limits.ParseClass(x.r.Header.Get("X-Penstock-Class")); ok {
 		x.class = max(x.class, c) // a request may only lower its class
@@ -277,7 +290,7 @@ var noOutput = map[string]bool{"embeddings": true, "audio_speech": true}
 // admit reserves the cost on the limits of the team and the key that refuse.
 // Those that wait are taken together with the upstream's.
 func (x *exchange) admit(cost limits.Cost) (*limits.Lease, error) {
-	refusing := pick(x.callerLimits(), false)
+	refusing := pick(x.limits, false)
 	lease, err := limits.Reserve(x.ctx, x.p.store, refusing, cost)
 	if err != nil {
 		x.refused(err)
@@ -288,17 +301,17 @@ func (x *exchange) admit(cost limits.Cost) (*limits.Lease, error) {
 	return lease, nil
 }
 
-func (x *exchange) callerLimits() []*limits.Limit {
-	own := x.team.Keys[x.rec.Key]
-	return append(own[:len(own):len(own)], x.team.Limits...)
-}
-
+// pick returns the limits that wait, or those that refuse.
 func pick(all []*limits.Limit, wait bool) []*limits.Limit {
 	var out []*limits.Limit
-	for _, l := range all {
-		if l.Wait == wait {
-			out = append(out, l)
+	for i, l := range all {
+		if l.Wait != wait {
+			continue
 		}
+		if out == nil {
+			out = make([]*limits.Limit, 0, len(all)-i)
+		}
+		out = append(out, l)
 	}
 	return out
 }

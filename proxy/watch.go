@@ -20,6 +20,7 @@ type watch struct {
 	code  string        // error code of the limit in force
 	limit time.Duration // 0 for none
 	since time.Time
+	fires time.Time       // when the timer is set to, zero while it is not
 	hit   *provider.Error // the limit that has passed
 
 	idling atomic.Bool  // every read starts the limit anew
@@ -27,10 +28,7 @@ type watch struct {
 }
 
 func newWatch(cancel context.CancelCauseFunc) *watch {
-	w := &watch{cancel: cancel}
-	w.timer = time.AfterFunc(time.Hour, w.fire)
-	w.timer.Stop()
-	return w
+	return &watch{cancel: cancel}
 }
 
 // phase puts the next limit in force. end, if not zero, is when the answer must
@@ -47,20 +45,33 @@ func (w *watch) phase(code string, limit time.Duration, end time.Time) {
 	w.read.Store(0)
 	w.idling.Store(code == "idle_timeout")
 	if limit > 0 {
-		w.timer.Reset(limit)
-	} else {
-		w.timer.Stop()
+		w.arm(limit)
 	}
+}
+
+// arm sets the timer, unless it fires before that anyway and will then look again.
+func (w *watch) arm(d time.Duration) {
+	at := time.Now().Add(d)
+	if !w.fires.IsZero() && w.fires.Before(at) {
+		return
+	}
+	w.fires = at
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, w.fire)
+		return
+	}
+	w.timer.Reset(d)
 }
 
 func (w *watch) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.fires = time.Time{}
 	if w.limit <= 0 {
 		return
 	}
 	if quiet := time.Since(w.since) - time.Duration(w.read.Load()); quiet < w.limit {
-		w.timer.Reset(w.limit - quiet)
+		w.arm(w.limit - quiet)
 		return
 	}
 	w.hit = &provider.Error{Kind: provider.KindHealth, Code: w.code}
@@ -77,8 +88,10 @@ func (w *watch) passed() *provider.Error {
 func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.limit = 0
-	w.timer.Stop()
+	w.limit, w.fires = 0, time.Time{}
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 }
 
 // body makes every read of an answer count for the idle limit.
