@@ -36,6 +36,7 @@ func (x *exchange) preflight() (done bool, err error) {
 	h["Access-Control-Max-Age"] = []string{"7200"}
 	x.own(h)
 	x.rec.Outcome, x.rec.Status = "ok", http.StatusNoContent
+	x.leaveUnread()
 	x.out.begin(http.StatusNoContent, -1)
 	return true, nil
 }

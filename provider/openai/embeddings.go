@@ -22,6 +22,7 @@ const (
 
 	peekEmbedding = 4 << 10 // bytes of an answer in which its first vector begins
 	maxDimensions = 1 << 20 // numbers of one vector
+	maxToken      = 8 << 20 // bytes of one string or number of an answer
 )
 
 // encodeVectors makes the vectors of an embeddings answer base64 where the client
@@ -54,6 +55,7 @@ func encodeVectors(c *provider.Call, resp *http.Response) {
 // not.
 type vectorEncoder struct {
 	io.Closer
+	src *bounded
 	dec *jsontext.Decoder
 	enc *jsontext.Encoder
 	out bytes.Buffer
@@ -62,7 +64,8 @@ type vectorEncoder struct {
 
 func newVectorEncoder(src io.ReadCloser) *vectorEncoder {
 	lenient := []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
-	v := &vectorEncoder{Closer: src, dec: jsontext.NewDecoder(src, lenient...)}
+	v := &vectorEncoder{Closer: src, src: &bounded{r: src, left: maxToken}}
+	v.dec = jsontext.NewDecoder(v.src, lenient...)
 	v.enc = jsontext.NewEncoder(&v.out, lenient...)
 	return v
 }
@@ -80,8 +83,25 @@ func (v *vectorEncoder) Read(p []byte) (int, error) {
 	return v.out.Read(p)
 }
 
+// bounded is a reader that fails after so many bytes. The decoder holds a token whole,
+// however long it is, so what it reads for one is bounded.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errors.New("a value of the upstream's answer is too long")
+	}
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 // step passes one token or vector on.
 func (v *vectorEncoder) step() error {
+	v.src.left = maxToken
 	inside, n := v.dec.StackIndex(v.dec.StackDepth())
 	token, err := v.dec.ReadToken()
 	if err != nil {
@@ -109,6 +129,7 @@ func (v *vectorEncoder) vector() error {
 	}
 	var vector []byte
 	for v.dec.PeekKind() == jsontext.KindNumber && len(vector) < 4*maxDimensions {
+		v.src.left = maxToken
 		token, err := v.dec.ReadToken()
 		if err != nil {
 			return truncated(err)

@@ -94,3 +94,28 @@ func TestVectorsCutShort(t *testing.T) {
 		}
 	}
 }
+
+// endlessText is a JSON string that never ends.
+type endlessText struct{ sent int }
+
+func (e *endlessText) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	if e.sent == 0 {
+		copy(p, `{"data":[{"embedding":[1]}],"x":"`)
+	}
+	e.sent += len(p)
+	return len(p), nil
+}
+
+func (e *endlessText) Close() error { return nil }
+
+// covers RES-04: a value that never ends is not held for ever.
+func TestEndlessValueIsBounded(t *testing.T) {
+	src := &endlessText{}
+	_, err := io.Copy(io.Discard, newVectorEncoder(src))
+	if err == nil || src.sent > 4*maxToken {
+		t.Errorf("%v after %d bytes", err, src.sent)
+	}
+}
