@@ -65,15 +65,16 @@ var (
 		Message: "this key may use certain models only, so it has to name one of them in a request where the gateway can see it; GET /v1/models lists them"}
 	errDescriptors = unavailable("descriptors_exhausted", "the gateway has no file descriptors left; try again, and have its operator raise their limit (ulimit -n)", time.Second)
 	errUpgrade     = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
-		Message: "WebSocket and other upgrades are not supported; use HTTP requests"}
+		Message: "WebSockets are not supported; use HTTP requests"}
 	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",
 		Message: "the provider's administration API is not served with the gateway's own key; call the provider directly"}
 	errPath = &apiError{Status: http.StatusNotFound, Code: "unknown_path", Type: typeInvalid, Outcome: "client_error",
 		Message: "this path is not an API path; check the base URL, which usually ends in /v1"}
 	errInternal = &apiError{Status: http.StatusInternalServerError, Code: "internal_error", Type: typeServer, Outcome: "internal",
 		Message: "the gateway failed to handle this request; its log has the reason under this request id"}
-	errTotal = &provider.Error{Kind: provider.KindHealth, Code: "total_timeout"}
-	errCut   = errors.New("the gateway is shutting down")
+	errNoStream = &provider.Error{Kind: provider.KindHealth, Code: "protocol"}
+	errTotal    = &provider.Error{Kind: provider.KindHealth, Code: "total_timeout"}
+	errCut      = errors.New("the gateway is shutting down")
 	// errGone is why a request ends whose client has left.
 	errGone = errors.New("the client has left")
 )

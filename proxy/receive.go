@@ -40,7 +40,8 @@ func (x *exchange) receive() error {
 	if op.Name == "admin_api" && !x.s.Routes.Default.Forward {
 		return errAdminAPI
 	}
-	if r.Header.Get("Upgrade") != "" && headerHas(r.Header, "Connection", "upgrade") {
+	// Others are offers that may be ignored, such as that of HTTP/2 by Java's client.
+	if headerHas(r.Header, "Upgrade", "websocket") && headerHas(r.Header, "Connection", "upgrade") {
 		return errUpgrade
 	}
 	if op.Model != provider.ModelNone {

@@ -335,6 +335,30 @@ func TestKeepaliveWhileQueued(t *testing.T) {
 	})
 }
 
+// Where comments have begun a stream, an answer that is none is an error in it.
+func TestNoStreamAfterKeepalive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(rw http.ResponseWriter, r *http.Request) {
+			time.Sleep(25 * time.Second)
+			sends(200, answerJSON)(rw, r)
+		}
+		w := newWorld(t, inTurn(slow, sends(200, answerJSON)), nil, func(s *Snapshot) {
+			s.Settings.Keepalive = 10 * time.Second
+			s.Upstreams["a"].Timeouts = Timeouts{Headers: time.Minute, FirstToken: time.Minute, Total: 2 * time.Minute}
+		})
+		w.limit(limits.Concurrency, 1, 0)
+		done := make(chan outcome)
+		go func() { done <- w.chat(helloStream) }()
+		synctest.Wait()
+		o := w.chat(helloStream)
+		<-done
+		if o.status != 200 || !strings.Contains(o.body, `data: {"error":{`) || !strings.Contains(o.body, "upstream_protocol") || strings.Contains(o.body, "chat.completion") {
+			t.Errorf("got %d %q", o.status, o.body)
+		}
+		w.settled()
+	})
+}
+
 func TestErrorAfterKeepaliveTravelsInBand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, inTurn(streams(25*time.Second, chunk("a"), finishChunk, doneChunk), sends(400, `{"error":{"message":"no"}}`)), nil, func(s *Snapshot) {

@@ -181,8 +181,11 @@ func (x *exchange) handle() error {
 	}
 	defer answer.close()
 
-	x.commit(answer)
 	defer x.settle(answer, lease) // also when something panics
+	if _, alive := x.out.written(); alive && !answer.Stream {
+		return errNoStream // comments have begun one, in which JSON would be read as nothing
+	}
+	x.commit(answer)
 	return x.relay(answer, lease)
 }
 

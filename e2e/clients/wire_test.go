@@ -105,6 +105,19 @@ func TestUpgradesAreRefusedInWords(t *testing.T) {
 	}
 }
 
+// Java's client offers HTTP/2 with its first request.
+func TestOtherUpgradesAreIgnored(t *testing.T) {
+	s := stack.Start(t)
+	resp, body := say(t, dial(t, s), rawRequest(s, "POST /v1/chat/completions HTTP/1.1",
+		fmt.Sprintf("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nX-Record: h2c\r\nContent-Length: %d\r\n", len(chatBody)), chatBody))
+	if resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	if got := recorded(t, s.Main, "h2c").Header; got.Get("Upgrade") != "" || got.Get("Http2-Settings") != "" {
+		t.Errorf("the provider got %v", got)
+	}
+}
+
 // Requests that follow each other on one connection, sent at once, are answered in
 // turn, also behind a refusal.
 func TestPipelined(t *testing.T) {

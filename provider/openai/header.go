@@ -18,6 +18,10 @@ var hopByHop = map[string]bool{
 	"Content-Length": true, "Host": true, "Expect": true,
 }
 
+// ofHost are answer headers that speak of the upstream's host, and would be taken
+// for the gateway's.
+var ofHost = map[string]bool{"Alt-Svc": true, "Strict-Transport-Security": true}
+
 // credentials are what identifies a client, or its account, to its provider.
 // Browsers send keys in Sec-WebSocket-Protocol.
 var credentials = map[string]bool{
@@ -117,7 +121,7 @@ func replyHeader(t *provider.Target, h http.Header) http.Header {
 		switch {
 		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
 		case !t.Forward && accounts[name]:
-		case strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
+		case ofHost[name], strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
 		case leaksAny(values, secrets):
 		case isRateLimit(name):
 			out[upstreamPrefix+strings.TrimPrefix(name, "X-")] = values

@@ -118,7 +118,7 @@ func TestUpstreamHeadersThatAreKept(t *testing.T) {
 	h := http.Header{
 		"X-Penstock-Upstream": {"forged"}, "X-Upstream-Ratelimit-Limit-Requests": {"forged"}, "X-Ratelimit-Limit-Requests": {"60"},
 		"Set-Cookie": {"a=b"}, "Openai-Organization": {"org"}, "Transfer-Encoding": {"chunked"}, "Connection": {"X-Drop"}, "X-Drop": {"1"},
-		"X-Echo": {"Bearer " + secretKey}, "X-Kept": {"1"},
+		"X-Echo": {"Bearer " + secretKey}, "X-Kept": {"1"}, "Alt-Svc": {"h3=\":443\""}, "Strict-Transport-Security": {"max-age=1"}, "Access-Control-Allow-Origin": {"*"},
 	}
 	got := replyHeader(&provider.Target{Credential: secretKey}, h)
 	want := http.Header{"X-Kept": {"1"}, "X-Upstream-Ratelimit-Limit-Requests": {"60"}}
