@@ -85,6 +85,7 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 	p.proxy = proxy.New(proxy.Parts{Store: p.store, Ledger: p.recorder(), Queue: p.queue, Breakers: p.breakers, Estimator: p.estimator, Metrics: p.metrics, Log: p.log}, s)
 	p.registry.MustRegister(p.proxy.Gauges(version), p.teamGauges(), p.ledgerGauges(), p.storeGauges())
 	if p.shared != nil {
+		p.teams.Announce = p.shared
 		p.shared.Run(p.queue.Kick)
 	}
 	return p, nil

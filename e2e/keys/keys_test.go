@@ -13,6 +13,7 @@ import (
 
 	"penstock/database/databasetest"
 	"penstock/e2e/harness"
+	"penstock/limits/redisstore/redistest"
 	"penstock/simulate"
 )
 
@@ -24,7 +25,7 @@ type replica struct {
 
 const adminToken = "an-admin-token-for-the-test"
 
-func start(t *testing.T, upstream, database string) *replica {
+func start(t *testing.T, upstream, database string, more ...string) *replica {
 	t.Helper()
 	return &replica{harness.Start(t, fmt.Sprintf(`
 log: {access: false}
@@ -32,7 +33,8 @@ upstreams: {up: {base_url: %q, api_key: sk-of-the-gateway}}
 models: {m: up}
 database: {url: %q}
 teams: {ops: {keys: [{name: file, key: psk_of-the-file-0123456789}]}}
-`, upstream, database)), t}
+%s
+`, upstream, database, strings.Join(more, "\n"))), t}
 }
 
 // api calls the admin API; want is the status that is expected.
@@ -171,4 +173,21 @@ func TestDatabaseGoesAway(t *testing.T) {
 	again()
 	harness.Eventually(t, 10*time.Second, "the database is used again", func() bool { return a.Metric(t, "penstock_teams_store_up") == 1 })
 	a.api(201, "POST", "/admin/teams", map[string]any{"name": "late"})
+}
+
+// With Redis, the other gateway is told of a change; it would look a little later
+// anyway.
+func TestChangesAreAnnouncedByRedis(t *testing.T) {
+	server := redistest.Start(t)
+	up, db := provider(t), filepath.Join(t.TempDir(), "penstock.db")
+	redis := fmt.Sprintf("redis: {url: %q}", "redis://"+server.Addr)
+	a, b := start(t, up, db, redis), start(t, up, db, redis)
+	a.api(201, "POST", "/admin/teams", map[string]any{"name": "search"})
+	for i := range 5 {
+		key := a.api(201, "POST", "/admin/keys", map[string]any{"team": "search", "name": fmt.Sprint("k", i)})["key"].(string)
+		b.soon("an announced key", key, 200)
+	}
+	server.Kill()
+	key := a.api(201, "POST", "/admin/keys", map[string]any{"team": "search", "name": "late"})["key"].(string)
+	b.soon("a key made without Redis", key, 200)
 }

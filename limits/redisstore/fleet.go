@@ -141,6 +141,13 @@ func (s *Store) heard(message string) {
 	if from == s.opt.Replica {
 		return
 	}
+	if verb == news {
+		select {
+		case s.told <- struct{}{}:
+		default: // one has not been looked at yet
+		}
+		return
+	}
 	s.mu.Lock()
 	o := s.owners[group]
 	s.mu.Unlock()
@@ -158,6 +165,22 @@ func (s *Store) heard(message string) {
 		s.wake()
 	}
 }
+
+// news is the message that something has changed in the database that the replicas
+// share.
+const news = "news"
+
+// Announce tells the other replicas that teams or keys have changed in the database
+// that they share. It does not wait for them.
+func (s *Store) Announce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
+	defer cancel()
+	return s.client.Publish(ctx, s.channel(), news+" "+s.opt.Replica).Err()
+}
+
+// Heard returns a channel that receives after an announcement of another replica.
+// One that comes while the connection is away is lost.
+func (s *Store) Heard() <-chan struct{} { return s.told }
 
 // failure names the kind of an error for metrics, "" for none.
 func failure(err error) string {

@@ -86,6 +86,7 @@ type Store struct {
 	live    atomic.Int64   // replicas, as last known
 	onLoss  atomic.Int32   // limits.OnLoss
 	wakes   chan struct{}
+	told    chan struct{} // receives after another replica's announcement
 
 	mu     sync.Mutex
 	owners map[string]*owner
@@ -100,7 +101,7 @@ type Store struct {
 // New returns a store over a client, which it closes in the end. Start it by Run.
 func New(client redis.UniversalClient, opt Options) *Store {
 	opt.defaults()
-	s := &Store{opt: opt, client: client, process: limits.NewMemory(), owners: make(map[string]*owner), wakes: make(chan struct{}, 1)}
+	s := &Store{opt: opt, client: client, process: limits.NewMemory(), owners: make(map[string]*owner), wakes: make(chan struct{}, 1), told: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.live.Store(opt.Replicas)
 	s.SetOnLoss(opt.OnLoss)
