@@ -17,94 +17,102 @@ import (
 // model wrote.
 type Explanation struct {
 	ID         string      `json:"request_id"`
-	Ended      *time.Time  `json:"ended,omitempty"` // nil while the request runs
+	Ended      *time.Time  `json:"ended,omitzero"` // nil while the request runs
 	Seconds    float64     `json:"seconds"`
-	Team       string      `json:"team,omitempty"`
-	Key        string      `json:"key,omitempty"`
-	Class      string      `json:"class,omitempty"`
-	Operation  string      `json:"operation,omitempty"`
-	Model      string      `json:"model,omitempty"` // as configured; other for the rest
-	Status     int         `json:"status,omitempty"`
-	Outcome    string      `json:"outcome,omitempty"`
-	Reason     string      `json:"reason,omitempty"` // error code, where there was one
-	Refusal    *Refusal    `json:"refusal,omitempty"`
-	Limits     []LimitUse  `json:"limits,omitempty"` // of the team and key that refuse
+	Team       string      `json:"team,omitzero"`
+	Key        string      `json:"key,omitzero"`
+	Class      string      `json:"class,omitzero"`
+	Operation  string      `json:"operation,omitzero"`
+	Model      string      `json:"model,omitzero"` // as configured; other for the rest
+	Status     int         `json:"status,omitzero"`
+	Outcome    string      `json:"outcome,omitzero"`
+	Reason     string      `json:"reason,omitzero"` // error code, where there was one
+	Refusal    *Refusal    `json:"refusal,omitzero"`
+	Limits     []LimitUse  `json:"limits,omitzero"` // of the team and key that refuse
 	Queue      QueueUse    `json:"queue"`
-	Upstream   string      `json:"upstream,omitempty"` // target that answered
-	Plan       []Candidate `json:"plan,omitempty"`
-	Attempts   []Attempt   `json:"attempts,omitempty"`
-	Usage      *Usage      `json:"usage,omitempty"`
+	Upstream   string      `json:"upstream,omitzero"` // target that answered
+	Plan       []Candidate `json:"plan,omitzero"`
+	Attempts   []Attempt   `json:"attempts,omitzero"`
+	Usage      *Usage      `json:"usage,omitzero"`
 	Upstreamed float64     `json:"upstream_seconds"`
 	Overhead   float64     `json:"overhead_seconds"`
-	TTFT       float64     `json:"ttft_seconds,omitempty"`
-	Clipped    bool        `json:"clipped,omitempty"` // the limits are left out, for they are too many
+	TTFT       float64     `json:"ttft_seconds,omitzero"`
+	Clipped    bool        `json:"clipped,omitzero"` // the limits are left out, for they are too many
 }
 
 // A Refusal is why a limit or the queue did not let the request through.
 type Refusal struct {
 	Reason     limits.Reason `json:"reason"`
-	Limit      string        `json:"limit,omitempty"`
-	Upstream   string        `json:"upstream,omitempty"`
-	Requested  int64         `json:"requested,omitempty"`
-	RetryAfter float64       `json:"retry_after_seconds,omitempty"`
+	Limit      string        `json:"limit,omitzero"`
+	Upstream   string        `json:"upstream,omitzero"`
+	Requested  int64         `json:"requested,omitzero"`
+	RetryAfter float64       `json:"retry_after_seconds,omitzero"`
 }
 
 // A LimitUse is what a request did to a limit.
 type LimitUse struct {
 	Limit    string `json:"limit"`
-	Rule     string `json:"rule"`              // in words
-	Reserved int64  `json:"reserved"`          // units, or 1 slot
-	Left     *int64 `json:"left,omitempty"`    // after the reservation, or when it refused
-	Settled  *int64 `json:"settled,omitempty"` // units used in the end
-	Shadow   bool   `json:"shadow,omitempty"`  // it would have refused, and only counts
-	Refused  bool   `json:"refused,omitempty"` // it did
+	Rule     string `json:"rule"`             // in words
+	Of       string `json:"dimension"`        // what it counts; a budget counts millionths of a dollar
+	Reserved int64  `json:"reserved"`         // units, or 1 slot
+	Left     *int64 `json:"left,omitzero"`    // after the reservation, or when it refused
+	Settled  *int64 `json:"settled,omitzero"` // units used in the end
+	Shadow   bool   `json:"shadow,omitzero"`  // it would have refused, and only counts
+	Refused  bool   `json:"refused,omitzero"` // it did
 }
 
 // QueueUse is the wait of a request.
 type QueueUse struct {
 	Seconds float64 `json:"seconds"`
 	// For is what it waited for; empty when it only waited its turn, or not at all.
-	For []Wait `json:"waited_for,omitempty"`
+	For []Wait `json:"waited_for,omitzero"`
 }
 
 // A Wait is what kept a request from starting at a target.
 type Wait struct {
 	Target string `json:"target"`
-	Limit  string `json:"limit,omitempty"`  // that was used up, or that somebody before it waited for
-	Paused bool   `json:"paused,omitempty"` // the upstream had asked for a pause
+	Limit  string `json:"limit,omitzero"`  // that was used up, or that somebody before it waited for
+	Paused bool   `json:"paused,omitzero"` // the upstream had asked for a pause
 }
 
 // A Candidate is a target of the route and why it was chosen or not.
 type Candidate struct {
 	Target string  `json:"target"`
 	State  string  `json:"state"` // chosen, failed, breaker_open, parked_credential, full, paused, not_needed, or not_reached
-	Detail string  `json:"detail,omitempty"`
-	Left   float64 `json:"left_seconds,omitempty"` // until it may be tried again
+	Detail string  `json:"detail,omitzero"`
+	Left   float64 `json:"left_seconds,omitzero"` // until it may be tried again
 }
 
 // An Attempt is one try at an upstream.
 type Attempt struct {
 	Target string     `json:"target"`
-	Result string     `json:"result,omitempty"` // ok, or the code of the failure; empty while it runs
+	Result string     `json:"result,omitzero"` // ok, or the code of the failure; empty while it runs
 	Queue  float64    `json:"queue_seconds"`
-	Limits []LimitUse `json:"limits,omitempty"`
+	Limits []LimitUse `json:"limits,omitzero"`
 }
 
 // Usage is what a request used of the model.
 type Usage struct {
 	Input     int64  `json:"input_tokens"`
 	Output    int64  `json:"output_tokens"`
-	Cached    int64  `json:"cached_tokens,omitempty"`
-	Reasoning int64  `json:"reasoning_tokens,omitempty"`
+	Cached    int64  `json:"cached_tokens,omitzero"`
+	Reasoning int64  `json:"reasoning_tokens,omitzero"`
 	Source    string `json:"source"` // provider, or estimated
 }
+
+// waitedAtAll is from when on a request is said to have waited. One that found an
+// upstream full and another free did not.
+const waitedAtAll = time.Millisecond
+
+// seconds are those of a duration, to the microsecond.
+func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }
 
 func (t *trace) explain() *Explanation {
 	r := &t.rec
 	e := &Explanation{
-		ID: r.ID, Seconds: t.took.Seconds(), Team: r.Team, Key: r.Key, Class: r.Class, Operation: r.Operation, Model: r.Model,
-		Status: r.Status, Outcome: r.Outcome, Reason: r.Error, Queue: QueueUse{Seconds: r.Queue.Seconds()},
-		Upstreamed: r.Upstreamed.Seconds(), Overhead: r.Overhead.Seconds(), TTFT: r.TTFT.Seconds(),
+		ID: r.ID, Seconds: seconds(t.took), Team: r.Team, Key: r.Key, Class: r.Class, Operation: r.Operation, Model: r.Model,
+		Status: r.Status, Outcome: r.Outcome, Reason: r.Error, Queue: QueueUse{Seconds: seconds(r.Queue)},
+		Upstreamed: seconds(r.Upstreamed), Overhead: seconds(r.Overhead), TTFT: seconds(r.TTFT),
 	}
 	if !t.ended.IsZero() {
 		at := t.ended
@@ -115,8 +123,10 @@ func (t *trace) explain() *Explanation {
 	}
 	e.Limits = uses(t.caller, !t.ended.IsZero())
 	for _, a := range t.tried {
-		e.Attempts = append(e.Attempts, Attempt{a.target, a.result, a.waited.Seconds(), uses(a.entries, !t.ended.IsZero())})
-		e.Queue.add(a.held)
+		e.Attempts = append(e.Attempts, Attempt{a.target, a.result, seconds(a.waited), uses(a.entries, !t.ended.IsZero())})
+		if a.waited >= waitedAtAll {
+			e.Queue.add(a.held)
+		}
 		if a.result == "ok" {
 			e.Upstream = a.target
 		}
@@ -133,13 +143,13 @@ func (t *trace) explainRefusal(e *Explanation) {
 	if r == nil {
 		return
 	}
-	e.Refusal = &Refusal{Reason: r.Reason, Upstream: r.Upstream, Requested: r.Requested, RetryAfter: r.RetryAfter.Seconds()}
+	e.Refusal = &Refusal{Reason: r.Reason, Upstream: r.Upstream, Requested: r.Requested, RetryAfter: seconds(r.RetryAfter)}
 	if r.Limit != nil {
 		e.Refusal.Limit = r.Limit.ID
 	}
 	for i := range r.Checked {
 		c := &r.Checked[i]
-		u := LimitUse{Limit: c.Limit.ID, Rule: c.Limit.String(), Refused: c.Limit == r.Limit}
+		u := LimitUse{Limit: c.Limit.ID, Rule: c.Limit.String(), Of: c.Limit.Dimension.String(), Refused: c.Limit == r.Limit}
 		if c.Told {
 			u.Left = &c.Left
 		}
@@ -151,7 +161,7 @@ func (t *trace) explainRefusal(e *Explanation) {
 func uses(entries []limits.Entry, ended bool) []LimitUse {
 	var all []LimitUse
 	for _, e := range entries {
-		u := LimitUse{Limit: e.Limit.ID, Rule: e.Limit.String(), Reserved: e.Reserved, Shadow: e.Shadow}
+		u := LimitUse{Limit: e.Limit.ID, Rule: e.Limit.String(), Of: e.Limit.Dimension.String(), Reserved: e.Reserved, Shadow: e.Shadow}
 		if e.Told {
 			u.Left = &e.Left
 		}
@@ -193,7 +203,7 @@ func (t *trace) candidate(target string) Candidate {
 	}
 	for _, p := range t.passed {
 		if p.target == target {
-			c.State, c.Left = p.reason, p.left.Seconds()
+			c.State, c.Left = p.reason, seconds(p.left)
 		}
 	}
 	for _, a := range t.tried {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"penstock/breaker"
 	"penstock/limits"
@@ -37,9 +36,9 @@ type LiveLimit struct {
 	Source    string  `json:"source"` // configured, learned from an upstream's headers, or adaptive
 	Capacity  int64   `json:"capacity"`
 	Remaining int64   `json:"remaining"` // negative is debt
-	Reset     float64 `json:"reset_seconds,omitempty"`
+	Reset     float64 `json:"reset_seconds,omitzero"`
 	OnLimit   string  `json:"on_limit"`
-	Shadow    bool    `json:"shadow,omitempty"`
+	Shadow    bool    `json:"shadow,omitzero"`
 }
 
 // A LiveTarget is an upstream × model and what it lets through.
@@ -48,10 +47,10 @@ type LiveTarget struct {
 	Upstream string  `json:"upstream"`
 	InUse    int64   `json:"in_flight"`
 	Scale    float64 `json:"scale"` // share of its limits that it may use
-	Paused   float64 `json:"paused_seconds,omitempty"`
+	Paused   float64 `json:"paused_seconds,omitzero"`
 	Breaker  string  `json:"breaker"`
-	Open     float64 `json:"breaker_open_seconds,omitempty"` // until it is probed
-	Parked   bool    `json:"parked_credential,omitempty"`    // it refused our credential lately
+	Open     float64 `json:"breaker_open_seconds,omitzero"` // until it is probed
+	Parked   bool    `json:"parked_credential,omitzero"`    // it refused our credential lately
 }
 
 // A LiveQueue is the requests of a class that wait for an upstream.
@@ -89,7 +88,7 @@ func (p *Proxy) Live(ctx context.Context, f LiveFilter) (*Live, error) {
 	}
 	for _, d := range p.queue.Depths() {
 		if (d.Waiting > 0 || f.Upstream != "") && (f.Upstream == "" || f.Upstream == d.Upstream) {
-			out.Queues = append(out.Queues, LiveQueue{d.Upstream, d.Class.String(), d.Waiting, d.Oldest.Seconds()})
+			out.Queues = append(out.Queues, LiveQueue{d.Upstream, d.Class.String(), d.Waiting, seconds(d.Oldest)})
 		}
 	}
 	slices.SortFunc(out.Limits, func(a, b LiveLimit) int { return strings.Compare(a.ID, b.ID) })
@@ -148,8 +147,8 @@ func (p *Proxy) liveTargets(f LiveFilter) []*limits.Target {
 
 func (p *Proxy) liveTarget(t *limits.Target) LiveTarget {
 	out := LiveTarget{
-		Target: t.Name, Upstream: t.Upstream, InUse: t.InUse(), Scale: t.Scale(), Paused: t.Paused().Seconds(),
-		Breaker: breaker.Closed.String(), Open: p.breakers.Left(t.Name).Seconds(),
+		Target: t.Name, Upstream: t.Upstream, InUse: t.InUse(), Scale: t.Scale(), Paused: seconds(t.Paused()),
+		Breaker: breaker.Closed.String(), Open: seconds(p.breakers.Left(t.Name)),
 		Parked: p.parking.parked(t.Upstream) || p.parking.parked(t.Name),
 	}
 	p.breakers.Each(func(name string, st breaker.State) {
@@ -174,7 +173,7 @@ func liveLimit(l *limits.Limit, level limits.Level) LiveLimit {
 	out := LiveLimit{
 		ID: l.ID, Scope: l.Scope.String(), Owner: l.Owner, Dimension: l.Dimension.String(), Rule: l.String(),
 		Source: l.Origin(), Capacity: l.Burst, Remaining: level.Remaining,
-		Reset: level.Reset.Round(time.Millisecond).Seconds(), OnLimit: "refuse", Shadow: l.Shadow,
+		Reset: seconds(level.Reset), OnLimit: "refuse", Shadow: l.Shadow,
 	}
 	if l.Dimension == limits.Concurrency {
 		out.Capacity = l.Amount

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"penstock/limits"
 	"penstock/proxy"
 )
 
@@ -79,23 +80,31 @@ func explainTo(w io.Writer, e *proxy.Explanation) error {
 func useRows(at string, uses []proxy.LimitUse) [][]string {
 	var rows [][]string
 	for _, u := range uses {
-		settled := number(u.Settled)
+		settled := number(u.Of, u.Settled)
 		switch {
 		case u.Refused:
 			settled = "refused"
 		case u.Shadow:
 			settled = "would have refused"
 		}
-		rows = append(rows, []string{at, u.Limit, strconv.FormatInt(u.Reserved, 10), number(u.Left), settled})
+		rows = append(rows, []string{at, u.Limit, amount(u.Of, u.Reserved), number(u.Of, u.Left), settled})
 	}
 	return rows
 }
 
-func number(n *int64) string {
+func number(dimension string, n *int64) string {
 	if n == nil {
 		return "-"
 	}
-	return strconv.FormatInt(*n, 10)
+	return amount(dimension, *n)
+}
+
+// amount writes what a limit counts: money as such, and the rest as a number.
+func amount(dimension string, n int64) string {
+	if dimension == limits.Spend.String() {
+		return limits.USD(n)
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func seconds(s float64) string { return strconv.FormatFloat(s, 'f', 3, 64) + " s" }
@@ -115,7 +124,7 @@ func (c *limitsCommand) Run(env *environment) error {
 	}
 	var rows [][]string
 	for _, l := range live.Limits {
-		rows = append(rows, []string{l.ID, strconv.FormatInt(l.Remaining, 10), strconv.FormatInt(l.Capacity, 10), seconds(l.Reset), l.OnLimit, l.Source})
+		rows = append(rows, []string{l.ID, amount(l.Dimension, l.Remaining), amount(l.Dimension, l.Capacity), seconds(l.Reset), l.OnLimit, l.Source})
 	}
 	if err := table(env.stdout, "LIMIT LEFT OF FULL_IN ON_LIMIT SOURCE", rows); err != nil {
 		return err
