@@ -1,9 +1,12 @@
 package harness
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -84,4 +87,23 @@ func (g *Gateway) Restart(t testing.TB) {
 	g.Cmd.Env = old.Env
 	g.run(t)
 	g.await(t)
+}
+
+// Run runs penstock with a whole configuration until it ends, at most 15 s, and
+// returns what it wrote and its exit code.
+func Run(t testing.TB, yaml string) (output string, code int) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "penstock.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(t), "serve", "--config", file)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		t.Fatalf("penstock did not end by itself: %v\n%s", err, out)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }

@@ -354,3 +354,55 @@ func TestCloseIsBounded(t *testing.T) {
 		t.Errorf("%d counted as lost, want 30", m.dropped.Load())
 	}
 }
+
+// covers DB-04: a full database holds rows back, and takes them when there is room.
+func TestFullDatabase(t *testing.T) {
+	db := databasetest.Open(t, t.TempDir()+"/penstock.db")
+	pages := func(n int) {
+		t.Helper()
+		// It is a setting of the one connection that writes.
+		err := db.Write(ctx, func(tx *database.Tx) error {
+			_, err := tx.Exec(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", n))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(1) // as many as there are
+	l, m := start(db, nil)
+	for i := range 500 {
+		l.Record(row(i))
+	}
+	eventually(t, func() bool { return m.failed.Load() > 2 })
+	pages(1 << 30)
+	closeLedger(t, l)
+	if sum := total(t, db); sum.Requests != 500 || m.wrote.Load() != 500 || m.dropped.Load() != 0 {
+		t.Errorf("%d in the database, wrote %d, dropped %d", sum.Requests, m.wrote.Load(), m.dropped.Load())
+	}
+}
+
+// covers DB-06: connections that break off at any moment, also while committing,
+// neither lose a row nor count one twice.
+func TestBrokenConnections(t *testing.T) {
+	url := databasetest.Postgres(t)
+	db, other := databasetest.Open(t, url), databasetest.Open(t, url)
+	l, m := start(db, func(c *ledger.Config) { c.Flush = time.Millisecond })
+	const n = 3000
+	for i := range n {
+		l.Record(row(i))
+		if i%60 == 0 {
+			var killed int
+			if err := other.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&killed); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	closeLedger(t, l)
+	if sum := total(t, db); sum.Requests != n || m.dropped.Load() != 0 || len(rows(t, db, n+1)) != n {
+		t.Errorf("%d in the database, dropped %d", sum.Requests, m.dropped.Load())
+	}
+	if m.failed.Load() == 0 {
+		t.Error("nothing broke off")
+	}
+}
