@@ -20,7 +20,7 @@ func body(n int) string {
 	return strings.Replace(frame, `""`, `"`+strings.Repeat("x", max(0, n-len(frame)))+`"`, 1)
 }
 
-// covers RES-04: 200 bodies of 4 MiB at once stay under the process's memory limit;
+// covers RES-04: 200 bodies of 4 MiB at once stay under the memory of the container;
 // those that there is no room for are told so, and all come through who try again.
 func TestManyLargeBodies(t *testing.T) {
 	const limit, bodies = 256 << 20, 200
