@@ -77,6 +77,31 @@ func TestRetryBudget(t *testing.T) {
 	})
 }
 
+// A client that calls all of its requests retries spends no more than half of the
+// budget of others.
+func TestClientsCannotSpendTheRetryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hits := 0
+		w := newWorld(t, counting(&hits, sends(500, `{}`)), nil)
+		w.p.breakers.Configure(breakersOff)
+		w.s.Settings.MaxAttempts = 1
+		for range 50 {
+			w.chat(hello, "X-Stainless-Retry-Count", "1")
+		}
+		if left := w.metric("retry_budget_left", "upstream", "a"); left != 5 {
+			t.Errorf("%v of 10 retries are left, want half", left)
+		}
+		w.s.Settings.MaxAttempts = 2
+		hits = 0
+		for range 10 {
+			w.chat(hello)
+		}
+		if hits < 15 {
+			t.Errorf("%d attempts for 10 requests, want 5 of them tried again", hits)
+		}
+	})
+}
+
 func TestBackoffIsJitteredAndBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, sends(500, `{}`), nil)

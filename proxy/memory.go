@@ -67,26 +67,37 @@ type budgets struct {
 }
 
 // A budget counts requests and retries of an upstream in slots of a second.
-type budget struct {
-	slots [budgetWindow]struct{ second, requests, retries int64 }
+type budget struct{ slots [budgetWindow]attempts }
+
+// attempts are what happened in a second.
+type attempts struct {
+	second   int64
+	requests int64
+	retries  int64 // of ours
+	told     int64 // that clients said they were making
 }
 
-func (b *budget) slot(now int64) *struct{ second, requests, retries int64 } {
+func (b *budget) slot(now int64) *attempts {
 	s := &b.slots[now%budgetWindow]
 	if s.second != now {
-		s.second, s.requests, s.retries = now, 0, 0
+		*s = attempts{second: now}
 	}
 	return s
 }
 
-func (b *budget) sums(now int64) (requests, retries int64) {
+// left is how many retries are left. What clients say takes at most half of the
+// budget, so that none of them can spend it for all.
+func (b *budget) left(now, percent, floor int64) int64 {
+	var sum attempts
 	for _, s := range b.slots {
 		if now-s.second < budgetWindow {
-			requests += s.requests
-			retries += s.retries
+			sum.requests += s.requests
+			sum.retries += s.retries
+			sum.told += s.told
 		}
 	}
-	return requests, retries
+	all := max(floor, sum.requests*percent/100)
+	return max(0, all-sum.retries-min(sum.told, all/2))
 }
 
 // second counts from start, on the monotonic clock; the first one is not 0, which
@@ -111,7 +122,7 @@ func (b *budgets) request(upstream string, clientRetry bool) {
 	s := b.of(upstream).slot(b.second())
 	s.requests++
 	if clientRetry {
-		s.retries++
+		s.told++
 	}
 }
 
@@ -119,24 +130,21 @@ func (b *budgets) request(upstream string, clientRetry bool) {
 func (b *budgets) retry(upstream string, percent, floor int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.second()
-	u := b.of(upstream)
-	requests, retries := u.sums(now)
-	if retries >= max(floor, requests*percent/100) {
+	now, u := b.second(), b.of(upstream)
+	if u.left(now, percent, floor) == 0 {
 		return false
 	}
 	u.slot(now).retries++
 	return true
 }
 
-// left is how many retries an upstream has left.
+// left is how many retries each upstream has left.
 func (b *budgets) left(percent, floor int64) map[string]int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make(map[string]int64, len(b.all))
 	for name, u := range b.all {
-		requests, retries := u.sums(b.second())
-		out[name] = max(0, max(floor, requests*percent/100)-retries)
+		out[name] = u.left(b.second(), percent, floor)
 	}
 	return out
 }

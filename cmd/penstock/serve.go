@@ -72,7 +72,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	g.lis = netutil.LimitListener(g.lis, connections(cfg))
 	g.data = &http.Server{
 		Handler: dataHandler(p.proxy, g.ready), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
-		MaxHeaderBytes: 128 << 10, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	if cfg.Admin.Listen == "off" {
 		return g, nil
@@ -84,6 +84,10 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	g.adm = &http.Server{Handler: admin.Handler(p.adminConfig(cfg, g.ready)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
 	return g, nil
 }
+
+// maxHeader bounds what a connection can hold before anybody knows who it is, in
+// bytes.
+const maxHeader = 32 << 10
 
 // ready reports whether load balancers should send requests.
 func (g *gateway) ready() bool { return g.life.Err() == nil && !g.proxy.Leaving() }
