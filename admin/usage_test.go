@@ -46,14 +46,21 @@ func usageServer(t *testing.T, n int) (*httptest.Server, *database.DB) {
 	return s, db
 }
 
-func get(t *testing.T, s *httptest.Server, path string) (status int, body string, resp *http.Response) {
+// An answer is what the admin listener answered.
+type answer struct {
+	status          int
+	body            string
+	header, trailer http.Header
+}
+
+func get(t *testing.T, s *httptest.Server, path string) answer {
 	t.Helper()
 	r, err := http.NewRequest("GET", s.URL+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer secret-admin-token")
-	resp, err = http.DefaultClient.Do(r)
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +69,7 @@ func get(t *testing.T, s *httptest.Server, path string) (status int, body string
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(b), resp
+	return answer{resp.StatusCode, string(b), resp.Header, resp.Trailer}
 }
 
 // covers SEC-04, SEC-06: usage is for bearers of an admin token, and for nobody else.
@@ -97,27 +104,27 @@ func TestUsageRoutesHaveRoles(t *testing.T) {
 
 func TestUsageReport(t *testing.T) {
 	s, _ := usageServer(t, 4)
-	status, body, resp := get(t, s, "/admin/usage?from=2026-11-01&to=2026-12-01&group_by=team,day")
+	a := get(t, s, "/admin/usage?from=2026-11-01&to=2026-12-01&group_by=team,day")
 	var report struct {
 		From, To  string
 		Truncated bool
 		PricesOf  string `json:"prices_of"`
 		Groups    []map[string]any
 	}
-	if err := json.Unmarshal([]byte(body), &report); err != nil || status != 200 || resp.Header.Get("Content-Type") != "application/json" {
-		t.Fatalf("%d %v %s", status, err, body)
+	if err := json.Unmarshal([]byte(a.body), &report); err != nil || a.status != 200 || a.header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d %v %s", a.status, err, a.body)
 	}
 	if len(report.Groups) != 2 || report.From != "2026-11-01" || report.To != "2026-12-01" || report.Truncated || report.PricesOf == "" {
-		t.Errorf("%s", body)
+		t.Errorf("%s", a.body)
 	}
-	if g := report.Groups[1]; g["team"] != "search" || g["day"] != "2026-11-25" || g["requests"] != 2.0 || g["input_tokens"] != 20.0 || !strings.Contains(body, `"cost_usd": 2.000000002`) {
+	if g := report.Groups[1]; g["team"] != "search" || g["day"] != "2026-11-25" || g["requests"] != 2.0 || g["input_tokens"] != 20.0 || !strings.Contains(a.body, `"cost_usd": 2.000000002`) {
 		t.Errorf("%v", g)
 	}
-	_, body, resp = get(t, s, "/admin/usage?from=2026-11-01&to=2026-12-01&group_by=&format=csv&team=search")
-	if want := "requests,failed,input_tokens,output_tokens,cached_tokens,cache_write_tokens,reasoning_tokens,cost_usd,unpriced\n2,0,20,4,0,0,0,2.000000002,0\n"; body != want {
-		t.Errorf("%q, want %q", body, want)
+	a = get(t, s, "/admin/usage?from=2026-11-01&to=2026-12-01&group_by=&format=csv&team=search")
+	if want := "requests,failed,input_tokens,output_tokens,cached_tokens,cache_write_tokens,reasoning_tokens,cost_usd,unpriced\n2,0,20,4,0,0,0,2.000000002,0\n"; a.body != want {
+		t.Errorf("%q, want %q", a.body, want)
 	}
-	if h := resp.Header; h.Get("Content-Type") != csvType || !strings.Contains(h.Get("Content-Disposition"), "usage.csv") || h.Get("X-Penstock-Truncated") != "false" {
+	if h := a.header; h.Get("Content-Type") != csvType || !strings.Contains(h.Get("Content-Disposition"), "usage.csv") || h.Get("X-Penstock-Truncated") != "false" {
 		t.Errorf("%v", h)
 	}
 }
@@ -126,7 +133,7 @@ func TestUsageReport(t *testing.T) {
 func TestExportIsSafeForSpreadsheets(t *testing.T) {
 	s, _ := usageServer(t, 2)
 	for _, path := range []string{"/admin/usage/export?from=2026-11-01&to=2026-12-01", "/admin/usage?from=2026-11-01&to=2026-12-01&group_by=team&format=csv"} {
-		_, body, _ := get(t, s, path)
+		body := get(t, s, path).body
 		rows, err := csv.NewReader(strings.NewReader(body)).ReadAll()
 		if err != nil || len(rows) != 3 {
 			t.Fatalf("%v: %s", err, body)
@@ -143,24 +150,24 @@ func TestExportIsSafeForSpreadsheets(t *testing.T) {
 
 func TestUsageExport(t *testing.T) {
 	s, _ := usageServer(t, 1200)
-	_, body, resp := get(t, s, "/admin/usage/export?from=2026-11-01&to=2026-12-01")
-	rows, err := csv.NewReader(strings.NewReader(body)).ReadAll()
-	if err != nil || len(rows) != 1201 || resp.Trailer.Get("X-Penstock-Truncated") != "false" || resp.Header.Get("Content-Type") != csvType {
-		t.Fatalf("%d rows, %v, %v", len(rows), err, resp.Trailer)
+	a := get(t, s, "/admin/usage/export?from=2026-11-01&to=2026-12-01")
+	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
+	if err != nil || len(rows) != 1201 || a.trailer.Get("X-Penstock-Truncated") != "false" || a.header.Get("Content-Type") != csvType {
+		t.Fatalf("%d rows, %v, %v", len(rows), err, a.trailer)
 	}
 	if got := strings.Join(rows[1], ","); got != "2026-11-25T12:00:00.000000Z,req_00000,search,prod,'+SUM(A1),m,up,,,200,ok,0,false,0,0,1.5,10,2,0,0,0,,1.000000001,false" {
 		t.Errorf("%s\n%s", rows[0], got)
 	}
-	_, body, resp = get(t, s, "/admin/usage/export?format=json&from=2026-11-25T12:01:00Z&to=2026-12-01&limit=2")
-	lines := strings.Split(strings.TrimSpace(body), "\n")
+	a = get(t, s, "/admin/usage/export?format=json&from=2026-11-25T12:01:00Z&to=2026-12-01&limit=2")
+	lines := strings.Split(strings.TrimSpace(a.body), "\n")
 	var row map[string]any
 	if err := json.Unmarshal([]byte(lines[0]), &row); err != nil || len(lines) != 2 || row["request_id"] != "req_00001" || row["model"] != "+SUM(A1)" || row["cost_usd"] != 1.000000001 {
-		t.Errorf("%v %s", err, body)
+		t.Errorf("%v %s", err, a.body)
 	}
-	if resp.Trailer.Get("X-Penstock-Truncated") != "true" || resp.Header.Get("Content-Type") != "application/x-ndjson" {
-		t.Errorf("%v %v", resp.Trailer, resp.Header)
+	if a.trailer.Get("X-Penstock-Truncated") != "true" || a.header.Get("Content-Type") != "application/x-ndjson" {
+		t.Errorf("%v %v", a.trailer, a.header)
 	}
-	if _, body, _ := get(t, s, "/admin/usage/export?from=2020-01-01&to=2020-01-02"); !strings.HasPrefix(body, "time,request_id,") || strings.Count(body, "\n") != 1 {
+	if body := get(t, s, "/admin/usage/export?from=2020-01-01&to=2020-01-02").body; !strings.HasPrefix(body, "time,request_id,") || strings.Count(body, "\n") != 1 {
 		t.Errorf("an empty export: %q", body)
 	}
 }
@@ -172,9 +179,8 @@ func TestUsageParameters(t *testing.T) {
 		"?teem=search", "?team=a&team=b", "/export?from=2026-11-02&to=2026-11-01", "/export?limit=0", "/export?limit=1000001", "/export?limit=x", "/export?team=search",
 		"/export?format=pdf", "/export?from=now",
 	} {
-		status, body, _ := get(t, s, "/admin/usage"+query)
-		if status != 400 || !strings.Contains(body, `"invalid_value"`) {
-			t.Errorf("%s: %d %s", query, status, body)
+		if a := get(t, s, "/admin/usage"+query); a.status != 400 || !strings.Contains(a.body, `"invalid_value"`) {
+			t.Errorf("%s: %d %s", query, a.status, a.body)
 		}
 	}
 }
@@ -182,8 +188,8 @@ func TestUsageParameters(t *testing.T) {
 func TestUsageWithoutALedger(t *testing.T) {
 	s := httptest.NewServer(Handler(Config{Tokens: []Token{{"admin", "secret-admin-token"}}, API: (&UsageAPI{Log: slog.New(slog.DiscardHandler)}).Routes()}))
 	defer s.Close()
-	if status, body, _ := get(t, s, "/admin/usage"); status != 404 || !strings.Contains(body, "no_ledger") {
-		t.Errorf("%d %s", status, body)
+	if a := get(t, s, "/admin/usage"); a.status != 404 || !strings.Contains(a.body, "no_ledger") {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 
@@ -200,12 +206,12 @@ func TestUsageOfABrokenLedger(t *testing.T) {
 		}
 	}
 	drop("UPDATE usage_rows SET status = 'no number' WHERE request_id = 'req_00001'")
-	if status, body, _ := get(t, s, "/admin/usage/export?from=2026-11-01&to=2026-12-01"); status != 503 || !strings.Contains(body, "ledger_unavailable") {
-		t.Errorf("%d %s", status, body)
+	if a := get(t, s, "/admin/usage/export?from=2026-11-01&to=2026-12-01"); a.status != 503 || !strings.Contains(a.body, "ledger_unavailable") {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 	drop("DROP TABLE usage_days")
-	if status, body, _ := get(t, s, "/admin/usage"); status != 503 || strings.Contains(body, "usage_days") {
-		t.Errorf("%d %s", status, body)
+	if a := get(t, s, "/admin/usage"); a.status != 503 || strings.Contains(a.body, "usage_days") {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 
