@@ -225,3 +225,39 @@ func TestErrorsHideThePassword(t *testing.T) {
 		}
 	}
 }
+
+// covers DB-03: what Write has acknowledged is synced, and the file is its owner's
+// alone.
+func TestWritesAreSynced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	db := databasetest.Open(t, path)
+	err := db.Write(ctx, func(tx *database.Tx) error {
+		var synchronous int
+		var journal string
+		if err := tx.QueryRow(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
+			return err
+		}
+		if synchronous != 2 || journal != "wal" { // 2 is FULL
+			t.Errorf("synchronous %d, journal %s", synchronous, journal)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := insertDay(db, 1, "a"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", name, info.Mode())
+		}
+	}
+}
