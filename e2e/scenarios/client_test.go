@@ -213,6 +213,11 @@ func p95(ds []time.Duration) time.Duration {
 func start(t *testing.T, config string, urls ...any) *harness.Gateway {
 	t.Helper()
 	g := harness.Start(t, "log: {access: false}\n"+fmt.Sprintf(config, urls...))
-	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		if strings.Contains(g.Logs(), "DATA RACE") { // with PENSTOCK_RACE=1
+			t.Error("the gateway has a data race; its log tells where")
+		}
+	})
 	return g
 }
