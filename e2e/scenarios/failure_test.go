@@ -44,10 +44,10 @@ func s6(t *testing.T, second bool) {
 	}
 	g := start(t, `
 upstreams:
-  bad: {base_url: "%s/v1"}
+  bad: {base_url: "%s/v1", timeouts: {headers: 1s, first_token: 1s}}
   good: {base_url: "%s/v1"}
 models: {m: {targets: `+targets+`}}
-timeouts: {headers: 1s, first_token: 1s, attempts: 5s}
+timeouts: {attempts: 5s}
 breaker: {window: 10s, open: 1s, max_open: 2s}
 `, harness.Serve(t, bad), harness.Serve(t, good))
 	bad.SetFaults(
