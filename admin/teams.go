@@ -131,12 +131,12 @@ func (f fields) settings() []byte { return value(object(f)) }
 
 // teamObject is a team as the API shows it: its settings, and what is known of it
 // besides.
-func (a *TeamsAPI) teamObject(t teams.Team) object {
+func teamObject(t teams.Team, keys []teams.Key) object {
 	o := object{}
 	_ = json.Unmarshal(t.Settings, &o) // they were read before
 	o["name"], o["source"] = value(t.Name), value(t.Source)
 	names := []string{}
-	for _, k := range a.Registry.Keys(t.Name) {
+	for _, k := range keys {
 		names = append(names, k.Name)
 	}
 	o["keys"] = value(names)
@@ -145,6 +145,8 @@ func (a *TeamsAPI) teamObject(t teams.Team) object {
 	return o
 }
 
+func (a *TeamsAPI) shown(t teams.Team) object { return teamObject(t, a.Registry.Keys(t.Name)) }
+
 func stamp(o object, name string, t time.Time) {
 	if !t.IsZero() {
 		o[name] = value(t.UTC().Format(time.RFC3339))
@@ -152,9 +154,13 @@ func stamp(o object, name string, t time.Time) {
 }
 
 func (a *TeamsAPI) listTeams(w http.ResponseWriter, _ *http.Request) {
+	keys := map[string][]teams.Key{}
+	for _, k := range a.Registry.Keys("") {
+		keys[k.Team] = append(keys[k.Team], k)
+	}
 	all := []object{}
 	for _, t := range a.Registry.Teams() {
-		all = append(all, a.teamObject(t))
+		all = append(all, teamObject(t, keys[t.Name]))
 	}
 	reply(w, http.StatusOK, map[string]any{"teams": all})
 }
@@ -165,7 +171,7 @@ func (a *TeamsAPI) showTeam(w http.ResponseWriter, r *http.Request) {
 		fail(w, a.refusal(err))
 		return
 	}
-	reply(w, http.StatusOK, a.teamObject(t))
+	reply(w, http.StatusOK, a.shown(t))
 }
 
 func (a *TeamsAPI) createTeam(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
@@ -189,7 +195,7 @@ func (a *TeamsAPI) createTeam(w http.ResponseWriter, r *http.Request, log *trail
 	// Settings are logged once they have been accepted, so that nothing that
 	// somebody put there by mistake is.
 	log.add("settings", clip(string(t.Settings)))
-	return a.teamObject(t), nil
+	return a.shown(t), nil
 }
 
 func (a *TeamsAPI) updateTeam(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
@@ -203,7 +209,7 @@ func (a *TeamsAPI) updateTeam(w http.ResponseWriter, r *http.Request, log *trail
 		return nil, err
 	}
 	log.add("settings", clip(string(t.Settings)))
-	return a.teamObject(t), nil
+	return a.shown(t), nil
 }
 
 func (a *TeamsAPI) deleteTeam(_ http.ResponseWriter, r *http.Request, log *trail) (any, error) {

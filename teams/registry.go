@@ -253,7 +253,7 @@ func (r *Registry) Teams() []Team {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := slices.Clone(r.set.Teams)
-	all = slices.DeleteFunc(all, func(t Team) bool { return r.file[t.Name].Settings != nil })
+	all = slices.DeleteFunc(all, func(t Team) bool { _, inFile := r.file[t.Name]; return inFile })
 	for name, t := range r.file {
 		all = append(all, Team{Name: name, Settings: t.Settings, Source: FromFile})
 	}
@@ -263,7 +263,12 @@ func (r *Registry) Teams() []Team {
 
 // Team returns one team. It reports ErrNotFound.
 func (r *Registry) Team(name string) (Team, error) {
-	for _, t := range r.Teams() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t, ok := r.file[name]; ok {
+		return Team{Name: name, Settings: t.Settings, Source: FromFile}, nil
+	}
+	for _, t := range r.set.Teams {
 		if t.Name == name {
 			return t, nil
 		}
@@ -302,7 +307,14 @@ func (r *Registry) Keys(team string) []Key {
 
 // Key returns a key that is not revoked. It reports ErrNotFound.
 func (r *Registry) Key(id string) (Key, error) {
-	for _, k := range r.Keys("") {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if parts := strings.Split(id, ":"); len(parts) == 3 && parts[0] == FromFile {
+		if settings, ok := r.file[parts[1]].Keys[parts[2]]; ok {
+			return Key{ID: id, Team: parts[1], Name: parts[2], Settings: settings, Source: FromFile}, nil
+		}
+	}
+	for _, k := range r.set.Keys {
 		if k.ID == id {
 			return k, nil
 		}
@@ -310,4 +322,5 @@ func (r *Registry) Key(id string) (Key, error) {
 	return Key{}, ErrNotFound
 }
 
+// fileID is the id of a key of the file. Names hold no colon.
 func fileID(team, key string) string { return FromFile + ":" + team + ":" + key }

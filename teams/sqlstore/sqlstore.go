@@ -81,8 +81,8 @@ func (s *Store) read(ctx context.Context) (*teams.Set, error) {
 			return err
 		}
 		secret := teams.Secret{Expires: moment(expires)}
-		if n, err := hex.Decode(secret.Hash[:], []byte(text)); err != nil || n != len(secret.Hash) {
-			return fmt.Errorf("key %s: its hash is not one", id)
+		if hash, err := hex.DecodeString(text); err != nil || copy(secret.Hash[:], hash) != len(hash) || len(hash) != len(secret.Hash) {
+			return fmt.Errorf("key %s: its hash is not one of 64 hexadecimal digits; restore a backup", id)
 		}
 		if i, ok := at[id]; ok {
 			set.Keys[i].Secrets = append(set.Keys[i].Secrets, secret)
