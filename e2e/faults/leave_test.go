@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -179,5 +178,5 @@ func TestAThousandAbortedStreams(t *testing.T) {
 	if n := g.Metric(t, "penstock_requests_total", `outcome="client_closed"`); n != 1100 {
 		t.Errorf("%v of 1100 requests are counted as left", n)
 	}
-	t.Log(fmt.Sprintf("%d goroutines, %d descriptors, %d MiB before; %d, %d, %d after", goroutines, descriptors, memory>>20, g.Goroutines(t), g.Descriptors(t), g.Resident(t)>>20))
+	t.Logf("%d goroutines, %d descriptors, %d MiB before; %d, %d, %d after", goroutines, descriptors, memory>>20, g.Goroutines(t), g.Descriptors(t), g.Resident(t)>>20)
 }

@@ -23,8 +23,6 @@ type replica struct {
 	t *testing.T
 }
 
-const adminToken = "an-admin-token-for-the-test"
-
 func start(t *testing.T, upstream, database string, more ...string) *replica {
 	t.Helper()
 	return &replica{harness.Start(t, fmt.Sprintf(`

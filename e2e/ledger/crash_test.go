@@ -23,10 +23,6 @@ import (
 // rounds are the kills of TestUsageSurvivesACrash, over both databases.
 const rounds = 12
 
-// perRequest is the cost of each request, in billionths of a dollar: the upstream
-// reports 10 tokens of input and 5 of output.
-const perRequest = 10*1000 + 5*2000
-
 func provider(t testing.TB) string {
 	return harness.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
