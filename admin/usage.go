@@ -16,6 +16,8 @@ import (
 const (
 	// exports is how many exports may run at once.
 	exports = 2
+	// syncFor bounds the wait for rows that are not written yet.
+	syncFor = time.Second
 	// exportPause bounds one write to whoever reads an export.
 	exportPause = 30 * time.Second
 	// reportFor bounds the query of a report, exportFor a whole export.
@@ -26,7 +28,8 @@ const (
 
 // A UsageAPI answers what was used. It is safe for concurrent use.
 type UsageAPI struct {
-	DB      *database.DB // nil without a ledger
+	DB      *database.DB   // nil without a ledger
+	Ledger  *ledger.Ledger // what this gateway has counted; nil where it counts nothing
 	Log     *slog.Logger
 	running chan struct{}
 }
@@ -45,6 +48,11 @@ func (a *UsageAPI) handler(do func(http.ResponseWriter, *http.Request) error) ht
 		if a.DB == nil {
 			fail(w, &Error{Status: http.StatusNotFound, Code: "no_ledger", Message: "this gateway keeps no usage ledger; set database.url, and see that usage.disabled is not set"})
 			return
+		}
+		if a.Ledger != nil {
+			ctx, cancel := context.WithTimeout(r.Context(), syncFor)
+			a.Ledger.Sync(ctx)
+			cancel()
 		}
 		if err := do(w, r); err != nil {
 			fail(w, err)

@@ -130,8 +130,8 @@ func (x *exchange) run() (abort bool) {
 		x.cancel(nil)
 		p.memory.give(x.held)
 		end()
-		p.inFlight.Add(-1)
 		x.record()
+		p.inFlight.Add(-1)
 	}()
 	if err := x.handle(); err != nil {
 		abort = x.fail(err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"go.yaml.in/yaml/v4"
 )
 
 // adminFlags say which gateway a command speaks to. The token comes from the
@@ -113,7 +115,7 @@ func refused(status int, answer []byte) error {
 // settingsFlags are settings of a team or key, by the paths that they have in the
 // configuration file.
 type settingsFlags struct {
-	Set   []string `sep:"none" placeholder:"PATH=VALUE" help:"A setting as in the configuration file, such as limits.requests=50/s or limits.concurrency=8. The value may be JSON."`
+	Set   []string `sep:"none" placeholder:"PATH=VALUE" help:"A setting as in the configuration file, such as limits.requests=50/s or limits.concurrency=8. Lists and mappings are written as there: [$5/day, $50/30d]."`
 	Unset []string `sep:"none" placeholder:"PATH" help:"A setting to take away."`
 }
 
@@ -137,10 +139,17 @@ func (f *settingsFlags) into(object map[string]any) error {
 	return nil
 }
 
-// settingValue is JSON where the text is that, and text where it is not.
+// settingValue is JSON where the text is that, a list or mapping of YAML where it is
+// one, and otherwise text.
 func settingValue(text string) any {
 	if raw := json.RawMessage(text); json.Valid(raw) {
 		return raw
+	}
+	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
+		var v any
+		if err := yaml.Unmarshal([]byte(text), &v); err == nil {
+			return v
+		}
 	}
 	return text
 }

@@ -173,7 +173,7 @@ func (p *parts) adminConfig(cfg *config.Config, ready func() bool) admin.Config 
 	api := (&admin.TeamsAPI{Registry: p.teams, Log: p.log, Audit: p.audit}).Routes()
 	use := &admin.UsageAPI{Log: p.log}
 	if p.ledger != nil {
-		use.DB = p.db
+		use.DB, use.Ledger = p.db, p.ledger
 	}
 	api = append(api, use.Routes()...)
 	explain := &admin.ExplainAPI{

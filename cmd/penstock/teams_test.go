@@ -242,6 +242,10 @@ teams:
 	if code := g.bearer(dev); code != 200 {
 		t.Errorf("with a higher limit: %d", code)
 	}
+	g.cli(0, "keys", "update", "search/dev", "--set", "limits.budget=[$5/day, $50/30d]", "--set", "limits.tokens={limit: 2M, per: 1m, mode: shadow}")
+	if list := g.cli(0, "limits", "--team", "search"); !strings.Contains(list, "key/search/dev/budget/30d") || !strings.Contains(list, "key/search/dev/tokens/1m0s") {
+		t.Errorf("limits in the file's forms:\n%s", list)
+	}
 	g.cli(0, "keys", "update", "search/dev", "--disable")
 	if code := g.bearer(dev); code != 401 {
 		t.Errorf("disabled: %d", code)
@@ -281,6 +285,8 @@ teams:
 		{[]string{"keys", "create", "search", "x", "--set", "limits.requests=fast"}, "limits.requests: expected a rate"},
 		{[]string{"teams", "create", "reports", "--models", "gpt-9"}, "a name under models"},
 		{[]string{"teams", "update", "search", "--weight", "9"}, "stands in the configuration file"},
+		{[]string{"teams", "create", "reports", "--weight", "0"}, "from 1 to 10000"},
+		{[]string{"teams", "create", "reports", "--set", "limits.budget=[$5/day, $50/weak]"}, "expected month, week, day"},
 	} {
 		if out := g.cli(1, c.args...); !strings.Contains(out, c.want) {
 			t.Errorf("penstock %s: %s", strings.Join(c.args, " "), out)

@@ -37,14 +37,14 @@ func (t *teamView) limits() string {
 // teamFlags are the settings that have a flag of their own.
 type teamFlags struct {
 	settingsFlags
-	Weight int      `help:"Share of a contended upstream, relative to other teams."`
+	Weight *int     `help:"Share of a contended upstream, relative to other teams."`
 	Class  string   `help:"Priority class: interactive, default or batch."`
 	Models []string `help:"Models that it may use, with commas between them; a name may end in *."`
 }
 
 func (f *teamFlags) into(in map[string]any) error {
-	if f.Weight != 0 {
-		in["weight"] = f.Weight
+	if f.Weight != nil {
+		in["weight"] = *f.Weight
 	}
 	if f.Class != "" {
 		in["class"] = f.Class

@@ -13,6 +13,7 @@ import (
 	"penstock/config"
 	"penstock/database"
 	"penstock/limits"
+	"penstock/proxy"
 	"penstock/usage"
 	"penstock/usage/ledger"
 )
@@ -49,6 +50,20 @@ func (g *testGateway) budgetLeft() int64 {
 		g.t.Fatal(err)
 	}
 	return levels[0].Remaining
+}
+
+// settled waits until requests whose answers have arrived have ended.
+func (g *testGateway) settled() {
+	g.t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
+		live, err := g.proxy.Live(context.Background(), proxy.LiveFilter{})
+		if err == nil && live.Gateway.InFlight == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatal("requests have not ended within 5 s")
+		}
+	}
 }
 
 // withGateway runs do with a gateway and stops it cleanly.
@@ -183,10 +198,12 @@ func TestUsageCommand(t *testing.T) {
 	g := startGateway(t, spending(path, "$1/month"))
 	g.spend(http.StatusOK)
 	g.spend(http.StatusOK)
-	for deadline := time.Now().Add(5 * time.Second); usageOf(t, path).Requests < 2; <-time.After(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no rows within 5 s")
-		}
+	g.settled()
+	if out := g.cli(0, "usage"); !strings.Contains(out, "spender  2") {
+		t.Errorf("just after two requests:\n%s", out)
+	}
+	if out := g.cli(0, "usage", "--team", "nobody"); out != "no requests in that time\n" {
+		t.Errorf("of a team without requests:\n%s", out)
 	}
 	file := filepath.Join(t.TempDir(), "penstock.yaml")
 	if err := os.WriteFile(file, []byte("upstreams: {up: {base_url: http://127.0.0.1:1/v1}}\n"+spending(path, "$1/month")), 0o600); err != nil {

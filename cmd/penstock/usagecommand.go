@@ -104,6 +104,10 @@ func csvTable(w io.Writer, text []byte) error {
 	if err != nil || len(rows) == 0 {
 		return fmt.Errorf("expected CSV from the admin API: %w; check --admin", err)
 	}
+	if len(rows) == 1 {
+		_, err := fmt.Fprintln(w, "no requests in that time")
+		return err
+	}
 	return table(w, strings.ToUpper(strings.Join(rows[0], " ")), rows[1:])
 }
 

@@ -45,7 +45,7 @@ type Metrics interface {
 type Ledger struct {
 	db   *database.DB
 	c    Config
-	rows chan *usage.Row
+	rows chan entry
 
 	closing chan struct{} // closed by Close: write what is left, then end
 	life    context.Context
@@ -59,10 +59,17 @@ type Ledger struct {
 	lost   int // rows dropped since the last line about it
 }
 
+// An entry is a row, or what Sync waits for: a channel that is closed when the rows
+// before it are written.
+type entry struct {
+	row     *usage.Row
+	written chan struct{}
+}
+
 // New starts a ledger, which belongs to the caller: Close ends it. The database
 // stays the caller's.
 func New(db *database.DB, c Config) *Ledger {
-	l := &Ledger{db: db, c: c, rows: make(chan *usage.Row, c.Buffer), closing: make(chan struct{})}
+	l := &Ledger{db: db, c: c, rows: make(chan entry, c.Buffer), closing: make(chan struct{})}
 	l.life, l.end = context.WithCancel(context.Background())
 	l.work.Go(l.write)
 	if c.Retention > 0 {
@@ -76,9 +83,29 @@ func New(db *database.DB, c Config) *Ledger {
 // not be changed afterwards.
 func (l *Ledger) Record(r *usage.Row) {
 	select {
-	case l.rows <- r:
+	case l.rows <- entry{row: r}:
 	default:
 		l.drop(1)
+	}
+}
+
+// Sync waits until the rows that have been recorded by now are written, so that
+// what is read afterwards misses none of them. It gives up when ctx ends, and does
+// not wait while the database cannot be written, or when the ledger has ended.
+func (l *Ledger) Sync(ctx context.Context) {
+	written := make(chan struct{})
+	if !l.Healthy() || l.life.Err() != nil {
+		return
+	}
+	select {
+	case l.rows <- entry{written: written}:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-written:
+	case <-ctx.Done():
+	case <-l.life.Done():
 	}
 }
 
@@ -101,9 +128,11 @@ func (l *Ledger) Close(ctx context.Context) error {
 	l.work.Wait()
 	stop()
 	l.end()
-	lost := len(l.rows)
-	for range lost {
-		<-l.rows
+	lost := 0
+	for range len(l.rows) {
+		if e := <-l.rows; e.row != nil {
+			lost++
+		}
 	}
 	if lost > 0 {
 		l.c.Metrics.LedgerDropped(lost)
@@ -118,41 +147,48 @@ func (l *Ledger) Close(ctx context.Context) error {
 func (l *Ledger) write() {
 	batch := make([]*usage.Row, 0, maxBatch)
 	for {
-		batch = l.gather(batch[:0])
-		if len(batch) == 0 {
+		var written chan struct{}
+		batch, written = l.gather(batch[:0])
+		switch {
+		case len(batch) > 0:
+			l.store(batch)
+		case written == nil:
 			return
 		}
-		l.store(batch)
+		if written != nil {
+			close(written)
+		}
 	}
 }
 
-// gather waits for rows, and then until there are many or the first has waited long
-// enough. It returns none when the ledger ends.
-func (l *Ledger) gather(batch []*usage.Row) []*usage.Row {
-	select {
-	case r := <-l.rows:
-		batch = append(batch, r)
-	case <-l.closing:
-	}
-	due := time.NewTimer(l.c.Flush)
-	defer due.Stop()
+// gather waits for rows, and then until there are many, the first has waited long
+// enough, or somebody waits for them to be written. It returns neither when the
+// ledger ends.
+func (l *Ledger) gather(batch []*usage.Row) (_ []*usage.Row, written chan struct{}) {
+	var due <-chan time.Time // from the first row on
 	for len(batch) < maxBatch {
+		var e entry
 		select {
-		case r := <-l.rows:
-			batch = append(batch, r)
-			continue
-		case <-due.C:
-			return batch
+		case e = <-l.rows:
+		case <-due:
+			return batch, nil
 		case <-l.closing:
+			select { // what is left, without waiting
+			case e = <-l.rows:
+			default:
+				return batch, nil
+			}
 		}
-		select { // what is left, without waiting
-		case r := <-l.rows:
-			batch = append(batch, r)
-		default:
-			return batch
+		if e.row == nil {
+			return batch, e.written
+		}
+		if batch = append(batch, e.row); due == nil {
+			timer := time.NewTimer(l.c.Flush)
+			defer timer.Stop()
+			due = timer.C
 		}
 	}
-	return batch
+	return batch, nil
 }
 
 // store writes a batch, however long that takes. A batch that the database refuses

@@ -121,6 +121,41 @@ func TestRowsAreKept(t *testing.T) {
 	})
 }
 
+// Sync waits for what has been recorded, and for nothing else.
+func TestSync(t *testing.T) {
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		l, _ := start(db, func(c *ledger.Config) { c.Flush = time.Hour })
+		bounded, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		l.Sync(bounded) // nothing
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				for j := range 1500 {
+					l.Record(row(1500*i + j))
+				}
+				l.Sync(bounded)
+				if n := total(t, db).Requests; n < 1500 {
+					t.Errorf("%d rows are written after 1500 were recorded", n)
+				}
+			})
+		}
+		wg.Wait()
+		if n := total(t, db).Requests; n != 4500 || bounded.Err() != nil {
+			t.Errorf("%d rows are written, want 4500; %v", n, bounded.Err())
+		}
+		l.Record(row(9999))
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		l.Sync(ended)
+		closeLedger(t, l)
+		l.Sync(bounded) // of one that has ended
+		if n := total(t, db).Requests; n != 4501 || bounded.Err() != nil {
+			t.Errorf("%d rows are written, want 4501; %v", n, bounded.Err())
+		}
+	})
+}
+
 // covers DB-06: a row that is written again counts once.
 func TestNothingCountsTwice(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {
