@@ -253,7 +253,7 @@ type Relay struct {
 // Explain configures explanations of single requests.
 type Explain struct {
 	Requests int64 `yaml:"requests,omitempty" jsonschema_description:"Finished requests that GET /admin/explain/{request id} remembers: this many that went well at once, and as many others. 0 switches it off. A request takes about 2 KiB." jsonschema:"minimum=0,maximum=100000,default=1000"`
-	Header   bool  `yaml:"header,omitempty" jsonschema_description:"Explain a request to its client, in the header x-penstock-explain, where the client sends x-penstock-explain: 1. It tells names and levels of limits, and names of upstreams." jsonschema:"default=false"`
+	Header   bool  `yaml:"header,omitempty" jsonschema_description:"Explain a request to its client, in the header x-penstock-explain, where the client asks for it by sending x-penstock-explain: 1. It tells names and levels of limits, and names of upstreams." jsonschema:"default=false"`
 }
 
 // Drain configures shutdown.

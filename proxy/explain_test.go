@@ -238,8 +238,8 @@ func TestExplanationsHoldNoSecrets(t *testing.T) {
 		}
 		w.s.Settings.ExplainHeader = false
 		w.p.Swap(w.s)
-		if o := w.chat(hello, "X-Penstock-Explain", "1"); o.header.Get("X-Penstock-Explain") != "" {
-			t.Error("explained although it is not configured")
+		if o := w.chat(hello, "X-Penstock-Explain", "1"); o.header.Get("X-Penstock-Explain") != explainOff {
+			t.Errorf("explained although it is not configured: %s", o.header.Get("X-Penstock-Explain"))
 		}
 	})
 }

@@ -231,10 +231,17 @@ func (c *Candidate) hold(h limits.Hold) {
 // Explain returns the explanation of a request that ended lately.
 func (p *Proxy) Explain(id string) (*Explanation, bool) { return p.recent.find(id) }
 
+// explainOff is the header's value where the client asks and may not.
+const explainOff = `{"off":"the gateway's configuration has to set explain.header"}`
+
 // explainHeader tells the client what is known by now, where it asks for that and
 // may: nothing is settled yet.
 func (x *exchange) explainHeader(h http.Header) {
-	if !x.s.Settings.ExplainHeader || x.r.Header.Get("X-Penstock-Explain") != "1" {
+	if x.r.Header.Get("X-Penstock-Explain") != "1" {
+		return
+	}
+	if !x.s.Settings.ExplainHeader {
+		h["X-Penstock-Explain"] = []string{explainOff}
 		return
 	}
 	var t trace

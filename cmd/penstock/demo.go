@@ -116,6 +116,7 @@ The gateway is at http://%[1]s/v1, metrics at http://%[2]s/metrics. Try:
   curl http://%[1]s/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
 
+Add -i -H 'x-penstock-explain: 1' to see which limits were asked and where it went.
 The simulated provider behind it is at http://%[3]s/v1, what it saw at http://%[3]s/simulator/stats.
 
 `, g.lis.Addr(), c.Admin, l.Addr())
@@ -127,7 +128,7 @@ The simulated provider behind it is at http://%[3]s/v1, what it saw at http://%[
 
 func (c *demoCommand) config(upstream string) (*config.Config, error) {
 	cfg := config.Default()
-	cfg.Listen, cfg.Admin.Listen, cfg.Log.Format = c.Listen, c.Admin, "text"
+	cfg.Listen, cfg.Admin.Listen, cfg.Log.Format, cfg.Explain.Header = c.Listen, c.Admin, "text", true
 	up := config.Upstream{Type: "openai", BaseURL: "http://" + upstream + "/v1", APIKey: config.Secret(c.APIKey), Timeouts: cfg.Timeouts}
 	window := config.Duration(c.Window)
 	if c.RPM > 0 {
