@@ -198,3 +198,13 @@ func jsonNode(d *jsontext.Decoder, depth int) (*yaml.Node, error) {
 func quotedNode(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
 }
+
+// ParseFlow reads a list or mapping that is written as in the file, within [ ] or
+// { }. It reports false for any other text.
+func ParseFlow(text string) (v any, ok bool) {
+	if !strings.HasPrefix(text, "[") && !strings.HasPrefix(text, "{") {
+		return nil, false
+	}
+	err := yaml.Unmarshal([]byte(text), &v)
+	return v, err == nil
+}

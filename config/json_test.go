@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -103,5 +104,17 @@ func checkProblem(t *testing.T, what string, err error, key, message string) {
 	errors.As(err, &all)
 	if len(all) != 1 || all[0].Key != key || !strings.Contains(all[0].Message, message) {
 		t.Errorf("%.60s: got %v, want %s: %s", what, err, key, message)
+	}
+}
+
+func TestParseFlow(t *testing.T) {
+	for text, want := range map[string]string{
+		"[$5/day, $50/30d]": "[$5/day $50/30d]", "{limit: 2M, per: 1m}": "map[limit:2M per:1m]", "[]": "[]",
+		"$5/day": "", "": "", "[a": "", "- a": "", "[a]]": "", "*": "",
+	} {
+		v, ok := ParseFlow(text)
+		if ok != (want != "") || ok && fmt.Sprint(v) != want {
+			t.Errorf("%s: got %v, %v", text, v, ok)
+		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"go.yaml.in/yaml/v4"
+	"penstock/config"
 )
 
 // adminFlags say which gateway a command speaks to. The token comes from the
@@ -139,17 +139,14 @@ func (f *settingsFlags) into(object map[string]any) error {
 	return nil
 }
 
-// settingValue is JSON where the text is that, a list or mapping of YAML where it is
-// one, and otherwise text.
+// settingValue is JSON where the text is that, a list or mapping as in the file where
+// it is one, and otherwise text.
 func settingValue(text string) any {
 	if raw := json.RawMessage(text); json.Valid(raw) {
 		return raw
 	}
-	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
-		var v any
-		if err := yaml.Unmarshal([]byte(text), &v); err == nil {
-			return v
-		}
+	if v, ok := config.ParseFlow(text); ok {
+		return v
 	}
 	return text
 }
