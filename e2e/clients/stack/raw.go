@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"io"
 	"net"
@@ -10,8 +11,8 @@ import (
 	"time"
 )
 
-// RawHeader makes the raw upstream answer with the bytes it holds in base64, status
-// line included, and then close the connection. It may come several times; the
+// RawHeader makes the raw upstream answer with the bytes that RawParts put into it,
+// status line included, and then close the connection. It may come several times; the
 // parts are written one after the other with a pause between them. RawAbort breaks
 // the connection off at the end.
 const (
@@ -22,13 +23,26 @@ const (
 // rawPause lies between the parts of a raw answer.
 const rawPause = 20 * time.Millisecond
 
-// RawParts encodes the parts of an answer for RawHeader.
+// RawParts encodes the parts of an answer for RawHeader: compressed, as a request's
+// header has less room than an answer's, and in base64.
 func RawParts(parts ...string) []string {
 	out := make([]string, len(parts))
 	for i, p := range parts {
-		out[i] = base64.StdEncoding.EncodeToString([]byte(p))
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = io.WriteString(z, p) // a buffer takes everything
+		_ = z.Close()
+		out[i] = base64.StdEncoding.EncodeToString(b.Bytes())
 	}
 	return out
+}
+
+func rawPart(encoded string) ([]byte, error) {
+	z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(strings.TrimSpace(encoded))))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
 }
 
 // raw is an upstream that answers as its request says, however odd that is. It
@@ -55,7 +69,7 @@ func raw(rec *Recorder) http.Handler {
 		}
 		defer conn.Close()
 		for i, part := range parts {
-			b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(part))
+			b, err := rawPart(part)
 			if err != nil {
 				return
 			}
