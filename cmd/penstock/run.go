@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -48,12 +51,13 @@ func run(ctx context.Context, args []string, getenv func(string) (string, bool),
 		fmt.Fprintln(stderr, "penstock:", err)
 		return 1
 	}
+	args = usual(args)
 	parsed, err := parser.Parse(args)
 	if code >= 0 {
 		return code // --help
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "penstock: %v; see penstock --help\n", err)
+		fmt.Fprintf(stderr, "penstock: %v; %s\n", err, advice(args, err))
 		return 2
 	}
 	if err := parsed.Run(env); err != nil {
@@ -61,6 +65,39 @@ func run(ctx context.Context, args []string, getenv func(string) (string, bool),
 		return 1
 	}
 	return 0
+}
+
+// usual understands what people try first on a program they do not know.
+func usual(args []string) []string {
+	if len(args) == 0 {
+		return args
+	}
+	switch args[0] {
+	case "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case "--version", "-v":
+		return []string{"version"}
+	}
+	return args
+}
+
+// advice says what to do about a wrong command line.
+func advice(args []string, err error) string {
+	for _, a := range args {
+		if kind := filepath.Ext(a); (kind == ".yaml" || kind == ".yml") && strings.HasSuffix(err.Error(), "unexpected argument "+a) {
+			return "a configuration file is given as penstock --config " + a
+		}
+	}
+	command := "penstock"
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		for _, step := range wrong.Context.Path {
+			if step.Command != nil && slices.Contains(args, step.Command.Name) { // not the default command
+				command += " " + step.Command.Name
+			}
+		}
+	}
+	return "see " + command + " --help"
 }
 
 // report prints an error; the problems of a configuration each on a line of their
@@ -77,12 +114,17 @@ func report(w io.Writer, err error) {
 }
 
 type checkCommand struct {
-	Config string `arg:"" optional:"" placeholder:"FILE" help:"Configuration file; zero configuration from the environment when absent." type:"path"`
+	File   string `arg:"" optional:"" placeholder:"FILE" help:"Configuration file; zero configuration from the environment when absent." type:"path"`
+	Config string `short:"c" placeholder:"FILE" env:"PENSTOCK_CONFIG" help:"The same, spelled as for serve." type:"path"`
 }
 
 // Run prints the effective configuration, or all problems at once.
 func (c *checkCommand) Run(env *environment) error {
-	cfg, err := loadConfig(c.Config, env)
+	file := c.File
+	if file == "" {
+		file = c.Config
+	}
+	cfg, err := loadConfig(file, env)
 	if err != nil {
 		return err
 	}
