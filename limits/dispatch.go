@@ -212,13 +212,14 @@ func (q *Queue) take(w *waiter, p *pool, id uint64, charges []Charge) (Verdict, 
 		return q.store.Take(context.Background(), id, nil, charges)
 	}
 	team, turn := p.turn(w)
+	team.owed = 0 // others may ask at the same time
 	w.asking = true
 	q.mu.Unlock()
 	v, err := q.store.Take(context.Background(), id, &turn, charges)
 	q.mu.Lock()
 	w.asking = false
-	if v.Told {
-		team.owed -= turn.Owed
+	if !v.Told {
+		team.owed += turn.Owed
 	}
 	for _, missed := range w.missed {
 		q.pass(missed)

@@ -185,7 +185,7 @@ func (c *call) take(a *ask, index map[*level]int) {
 	mode, t := modeNone, a.turn
 	if t == nil {
 		t = &limits.Turn{Team: "-", Weight: 1}
-	} else if mode = modeWake; a.charges[0].Limit.Scope >= limits.ScopeModel {
+	} else if mode = modeWake; queued(a.charges) {
 		mode = modeQueue
 	}
 	more := 0
@@ -248,6 +248,10 @@ func (o *owner) answered(c *call, reply []any) error {
 	}
 	for _, l := range c.levels {
 		value, own, chunk := p.int(), p.int(), p.int()
+		if forgot && l.pending.least > 0 {
+			// What this call charged comes on top of what was known.
+			l.pending.least = min(l.pending.least+l.charged(value, server), maxMicros)
+		}
 		l.sent, l.told = change{}, c.began
 		mark := value
 		switch l.kind {
@@ -290,16 +294,32 @@ func (o *owner) remember(now micros) {
 		case slots:
 			l.told = time.Time{}
 		case purse:
-			if p := l.purse.At(l.limit, now); p.Spent > 0 {
-				l.pay(0, now)
-				l.pending.least = max(l.pending.least, p.Spent)
-			}
+			l.raise(l.purse.At(l.limit, now).Spent-l.sent.refund, now)
 		case rate:
-			l.pending.least = max(l.pending.least, min(l.tat-now, maxMicros))
+			l.raise(l.tat-l.sent.refund-now, now)
 		}
 	}
 	o.again = true
 	o.s.opt.Log.Warn("the shared store has lost its state; levels are restored from what the replicas know", "owner", o.group)
+}
+
+// charged is what is charged on a level that was empty before a call.
+func (l *level) charged(value, server int64) int64 {
+	if l.kind == rate {
+		value -= server
+	}
+	return max(0, value)
+}
+
+// raise sees to it that at least so much is charged on a level.
+func (l *level) raise(least int64, now micros) {
+	if least <= 0 {
+		return
+	}
+	if l.kind == purse {
+		l.pay(0, now)
+	}
+	l.pending.least = min(max(l.pending.least, least), maxMicros)
 }
 
 // refundLost gives back what a lost call was granted, since nobody has used it.

@@ -103,12 +103,14 @@ do
   end
 end
 
+-- A waiter keeps its place until a little after it is to ask again.
 local function wait_for(t, key, wait)
   local name = 'w' .. replica .. ' ' .. t.class .. ' ' .. t.team .. ' ' .. key
   if not Q.w[name] then Q.live = Q.live + 1 end
   Q.w[name] = {replica = replica, class = t.class, team = t.team, key = key, ready = now + wait}
   Q.exists = true
-  note(name, int(now + math.min(wait, 250000) + 150000) .. ' ' .. int(now + wait))
+  local again = wait > 0 and math.min(wait, 250000) or 250000
+  note(name, int(now + again + 250000) .. ' ' .. int(now + wait))
 end
 
 -- The waiter in front of a take, if there is one, for a limit that both need.
@@ -138,10 +140,15 @@ for _ = 1, takes do
   local ok, wait, by, over, turn = not again, 0, 0, '', ''
 
   if ok and t.mode == 2 and Q.exists then
-    local waits = false
-    for _, w in pairs(Q.w) do waits = waits or w.team == t.team end
+    -- A team that was away is brought up to the present, which is where the next
+    -- of those who wait stands: the past earns it nothing.
+    local waits, present = false, nil
+    for _, w in pairs(Q.w) do
+      local f = Q.f[w.team] or Q.v
+      waits, present = waits or w.team == t.team, math.min(present or f, f)
+    end
     local f = Q.f[t.team] or 0
-    if not waits then f = math.max(f, Q.v) end
+    if not waits then f = math.max(f, present or Q.v) end
     Q.f[t.team] = f + t.owed / t.weight
     local w = in_front(t)
     if w then
@@ -192,6 +199,8 @@ for _ = 1, takes do
     if t.mode == 2 and Q.exists then
       Q.v = math.max(Q.v, Q.f[t.team])
       Q.f[t.team] = Q.f[t.team] + t.price / t.weight
+      local last = charges[#charges].l.key
+      if t.more == 1 and Q.live > 0 then wait_for(t, last, 0) end -- the next one asks at once
       for name, w in pairs(Q.w) do
         if w.replica == replica and w.team == t.team and w.class == t.class and t.needs[w.key] then
           if t.more == 1 then

@@ -92,6 +92,9 @@ func (c *change) add(n int64) {
 		c.refund = min(c.refund-n, maxMicros)
 	} else {
 		c.charge = min(c.charge+n, maxMicros)
+		if c.least > 0 { // it comes on top
+			c.least = min(c.least+n, maxMicros)
+		}
 	}
 }
 

@@ -216,7 +216,8 @@ func (o *owner) metHere(c *limits.Charge, now micros, clock time.Time) bool {
 	if l.kind == slots {
 		used := int64(len(l.ids))
 		l.taken = true
-		return l.held > used && l.others+used+1 <= c.Slots()-c.Keep
+		// A slot that has come back but is not to be kept goes to whose turn it is.
+		return l.held > used && l.spareNow(o) > 0 && l.others+used+1 <= c.Slots()-c.Keep
 	}
 	l.chunk.use.add(float64(c.N), clock)
 	left := l.chunk.left(l, now)

@@ -207,6 +207,9 @@ func (s *Store) parts(charges []limits.Charge, f func(o *owner, part []limits.Ch
 	}
 }
 
+// queued reports whether there is a fair queue for the limits of an owner.
+func queued(charges []limits.Charge) bool { return charges[0].Limit.Scope >= limits.ScopeModel }
+
 // Take implements limits.Store. Each owner is asked in turn, the narrowest first;
 // where a later one refuses, the earlier ones get theirs back. It waits for at most
 // the timeout at each. The only error is *limits.Unavailable.
@@ -220,7 +223,7 @@ func (s *Store) Take(ctx context.Context, id uint64, turn *limits.Turn, charges 
 		} else {
 			v, err = o.take(id, turn, part)
 		}
-		v.Told = v.Told || told
+		v.Told = v.Told && queued(part) || told
 		if err == nil && v.OK {
 			taken += len(part)
 			return true

@@ -28,12 +28,14 @@ func open(t testing.TB, server redisstore.Server, opt redisstore.Options) *redis
 	return s
 }
 
+// sleep lets real time pass, for a real server stands in no bubble.
 func sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	<-timer.C
 }
 
 func TestSingleConforms(t *testing.T) {
+	t.Parallel()
 	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
 	limitstest.Run(t, func(t *testing.T) limits.Store {
 		return open(t, server, redisstore.Options{Prefix: prefix()})
@@ -41,6 +43,7 @@ func TestSingleConforms(t *testing.T) {
 }
 
 func TestClusterConforms(t *testing.T) {
+	t.Parallel()
 	server := redisstore.Server{Cluster: true}
 	for _, s := range redistest.Cluster(t) {
 		server.Addresses = append(server.Addresses, s.Addr)

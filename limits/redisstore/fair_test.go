@@ -1,0 +1,132 @@
+package redisstore_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/limits"
+	"penstock/limits/redisstore"
+	"penstock/limits/redisstore/redistest"
+)
+
+// A replica is a gateway without the wire: a queue over a store.
+type replica struct {
+	store *redisstore.Store
+	queue *limits.Queue
+}
+
+func newReplica(t *testing.T, server redisstore.Server, p string) *replica {
+	t.Helper()
+	s := redisstore.New(redisstore.Connect(server, time.Second), redisstore.Options{Prefix: p, Timeout: time.Second})
+	cfg := limits.QueueConfig{PerTeam: 5000, Total: 20000, TeamSize: 1 << 30, Size: 1 << 30}
+	for c := range cfg.MaxWait {
+		cfg.MaxWait[c], cfg.Ceiling[c] = time.Minute, 100
+	}
+	r := &replica{s, limits.NewQueue(s, cfg)}
+	s.Run(r.queue.Kick)
+	t.Cleanup(func() {
+		r.queue.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *replica) target(all ...*limits.Limit) *limits.Target {
+	t := limits.NewTarget("up/m", "up", r.store)
+	t.Configure(all, false)
+	return t
+}
+
+func upstream(d limits.Dimension, amount int64, window time.Duration) *limits.Limit {
+	return &limits.Limit{ID: "upstream/up/" + d.String(), Scope: limits.ScopeUpstream, Owner: "up", Dimension: d, Amount: amount, Window: window, Burst: amount, Wait: true}
+}
+
+// covers LIM-09: teams that talk to different replicas share an upstream by their
+// weights, whatever holds it back.
+func TestSharesAcrossReplicas(t *testing.T) {
+	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
+	for name, test := range map[string]struct {
+		limits []*limits.Limit
+		hold   time.Duration
+	}{
+		"by tokens":   {[]*limits.Limit{upstream(limits.Tokens, 30_000, time.Second)}, 20 * time.Millisecond},
+		"by requests": {[]*limits.Limit{upstream(limits.Requests, 100, time.Second)}, 20 * time.Millisecond},
+		"by slots":    {[]*limits.Limit{upstream(limits.Concurrency, 10, 0)}, 50 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prefix()
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			defer cancel()
+			begin := time.Now()
+			var mu sync.Mutex
+			served := map[string]int64{}
+			var waits []time.Duration
+			var wg sync.WaitGroup
+			work := func(r *replica, up *limits.Target, team string, weight int) (time.Duration, bool) {
+				n := int64(200 + rand.IntN(200))
+				if ctx.Err() != nil {
+					return 0, false
+				}
+				g, err := r.queue.Acquire(ctx, limits.Request{
+					Team: team, Weight: weight, Class: limits.Default, Cost: limits.Cost{Requests: 1, Input: n}, Targets: []*limits.Target{up},
+				})
+				if err != nil {
+					if ctx.Err() == nil {
+						t.Errorf("%s: %v", team, err)
+					}
+					return 0, false
+				}
+				sleep(test.hold)
+				used := n/2 + rand.Int64N(n/2)
+				g.Settle(limits.Cost{Requests: 1, Input: used})
+				mu.Lock()
+				defer mu.Unlock()
+				if time.Since(begin) > 2*time.Second { // who came first had the first burst
+					served[team] += used
+				}
+				return g.Waited, true
+			}
+			for team, weight := range map[string]int{"three": 3, "one": 1} {
+				r := newReplica(t, server, p)
+				up := r.target(test.limits...)
+				for range 40 {
+					wg.Go(func() {
+						for ok := true; ok; {
+							_, ok = work(r, up, team, weight)
+						}
+					})
+				}
+			}
+			r := newReplica(t, server, p)
+			up := r.target(test.limits...)
+			wg.Go(func() {
+				for {
+					waited, ok := work(r, up, "light", 1)
+					if !ok {
+						return
+					}
+					waits = append(waits, waited)
+					sleep(200 * time.Millisecond)
+				}
+			})
+			wg.Wait()
+			ratio := float64(served["three"]) / float64(served["one"])
+			slices.Sort(waits)
+			p95 := waits[len(waits)*95/100]
+			t.Logf("%d : %d = %.3f, light %d, p95 wait %v", served["three"], served["one"], ratio, served["light"], p95)
+			if ratio < 3*0.95 || ratio > 3*1.05 {
+				t.Errorf("shares %d : %d = %.3f, want 3", served["three"], served["one"], ratio)
+			}
+			if p95 > time.Second {
+				t.Errorf("the light team's p95 wait is %v", p95)
+			}
+		})
+	}
+}
