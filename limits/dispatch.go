@@ -57,7 +57,8 @@ func (q *Queue) startAny(w *waiter, asked *refused) bool {
 	var c closed
 	asked.changes = q.changes
 	for _, t := range w.Targets {
-		if q.start(w, q.pool(t.Upstream), t, &c) {
+		// Others may have come while a store was asked, and go first.
+		if q.start(w, q.pool(t.Upstream), t, &c) && w.settled() {
 			return true
 		}
 	}
