@@ -43,7 +43,7 @@ type farAway struct {
 	delay time.Duration
 }
 
-func (farAway) Remote() {}
+func (farAway) Look(context.Context, []*Limit) {}
 
 func (f farAway) Take(ctx context.Context, id uint64, turn *Turn, charges []Charge) (Verdict, error) {
 	if turn == nil {

@@ -102,8 +102,18 @@ type Store interface {
 }
 
 // A Remote store answers Take only after a round trip, so a Queue asks it without
-// holding its lock. Its other methods do not wait.
+// holding its lock. The other methods of a Store do not wait.
 type Remote interface {
 	Store
-	Remote()
+	// Look asks where limits stand, so that the next Levels tells what other
+	// processes have done, too. It waits until the store answers, fails, or ctx ends.
+	Look(ctx context.Context, limits []*Limit)
+}
+
+// LevelsNow reports where limits stand, as Levels does, but asks a Remote store.
+func LevelsNow(ctx context.Context, s Store, limits []*Limit) ([]Level, error) {
+	if r, ok := s.(Remote); ok {
+		r.Look(ctx, limits)
+	}
+	return s.Levels(ctx, limits)
 }

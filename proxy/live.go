@@ -79,7 +79,7 @@ func (p *Proxy) Live(ctx context.Context, f LiveFilter) (*Live, error) {
 		out.Targets = append(out.Targets, p.liveTarget(t))
 	}
 	all = once(all)
-	levels, err := p.store.Levels(ctx, all)
+	levels, err := limits.LevelsNow(ctx, p.store, all)
 	if err != nil {
 		return nil, err
 	}

@@ -90,11 +90,16 @@ func (o *owner) collect(c *call) (rest []*ask) {
 	now, server := time.Now(), o.now()
 	for l := range o.dirty {
 		l.settleAlone(server)
-		switch {
-		case l.chunk.units > 0 && server < l.chunk.until && l.pending.empty():
+		look := l.look
+		l.look = false
+		switch later := l.chunk.units > 0 && server < l.chunk.until && l.pending.empty(); {
+		case later && look && !c.asked[l]:
+			c.levels = append(c.levels, l)
+			continue
+		case later:
 			continue // to be given back later
 		case c.asked[l]:
-		case !l.pending.empty(), l.chunk.units > 0, l.kind == slots && l.outdated(now, o):
+		case look, !l.pending.empty(), l.chunk.units > 0, l.kind == slots && l.outdated(now, o):
 			c.levels = append(c.levels, l)
 		}
 		delete(o.dirty, l)
@@ -248,9 +253,8 @@ func (o *owner) answered(c *call, reply []any) error {
 	}
 	for _, l := range c.levels {
 		value, own, chunk := p.int(), p.int(), p.int()
-		if forgot && l.pending.least > 0 {
-			// What this call charged comes on top of what was known.
-			l.pending.least = min(l.pending.least+l.charged(value, server), maxMicros)
+		if forgot {
+			l.atop(chunk)
 		}
 		l.sent, l.told = change{}, c.began
 		mark := value
@@ -276,6 +280,9 @@ func (o *owner) answered(c *call, reply []any) error {
 	if p.bad {
 		return errReply
 	}
+	if forgot {
+		o.takenAtop(c)
+	}
 	for _, a := range c.asks {
 		o.tell(a.charges)
 		close(a.done)
@@ -294,21 +301,39 @@ func (o *owner) remember(now micros) {
 		case slots:
 			l.told = time.Time{}
 		case purse:
-			l.raise(l.purse.At(l.limit, now).Spent-l.sent.refund, now)
+			l.raise(l.spent(now).Spent, now)
 		case rate:
-			l.raise(l.tat-l.sent.refund-now, now)
+			l.raise(l.at(now)-now, now)
 		}
 	}
 	o.again = true
 	o.s.opt.Log.Warn("the shared store has lost its state; levels are restored from what the replicas know", "owner", o.group)
 }
 
-// charged is what is charged on a level that was empty before a call.
-func (l *level) charged(value, server int64) int64 {
-	if l.kind == rate {
-		value -= server
+// takenAtop adds what a call took to what the server, which had forgotten the levels,
+// is told of the time before. What else stands there was told by other replicas, of
+// the same time before: added to it, every replica would raise it again.
+func (o *owner) takenAtop(c *call) {
+	for _, a := range c.asks {
+		for i := range a.charges {
+			ch := &a.charges[i]
+			l := o.level(ch.Limit)
+			switch {
+			case !a.verdict.OK || ch.Over || l.kind == slots:
+			case l.kind == purse:
+				l.atop(ch.N)
+			default:
+				l.atop(worth(limits.RateOf(ch.Limit, ch.Scale), ch.N))
+			}
+		}
 	}
-	return max(0, value)
+}
+
+// atop adds n to the least that is to be charged on a level, if there is one.
+func (l *level) atop(n int64) {
+	if l.pending.least > 0 {
+		l.pending.least = min(l.pending.least+n, maxMicros)
+	}
 }
 
 // raise sees to it that at least so much is charged on a level.

@@ -39,6 +39,7 @@ type level struct {
 	limit *limits.Limit // as it was used last
 	key   string
 	told  time.Time // when the server last heard of it
+	look  bool      // to be asked for, although there is nothing to tell
 
 	// Of a rate and a budget. What is sent is under way, or was lost and is sent
 	// again.

@@ -112,9 +112,6 @@ func New(client redis.UniversalClient, opt Options) *Store {
 	return s
 }
 
-// Remote implements limits.Remote.
-func (s *Store) Remote() {}
-
 // Replica is the name of this replica.
 func (s *Store) Replica() string { return s.opt.Replica }
 
