@@ -9,18 +9,25 @@ local function text() at = at + 1; return ARGV[at] end
 local function num() at = at + 1; return tonumber(ARGV[at]) end
 local function int(x) return string.format('%.0f', x) end
 
-local replica, seq, lease, channel, group = text(), num(), num(), text(), text()
+local replica, seq, lease, channel, group, mark_life = text(), num(), num(), text(), text(), num()
 local limits, takes = num(), num()
 
 -- A call that is sent again, or comes late, changes nothing. What the last one
 -- granted is told, in case its reply was lost.
-local known, last, granted = 0, -1, ''
+local last, granted = -1, ''
 local mark = redis.call('GET', KEYS[1])
 if mark then
-  local s, g = string.match(mark, '^(%d+) (%d*)$')
-  known, last, granted = 1, tonumber(s), g
+  local s, g = string.match(mark, '^(%d+) (.*)$')
+  last, granted = tonumber(s), g
 end
 local again = seq <= last
+
+-- A budget's window that the caller's clock has put where it is not.
+for i = 1, limits do
+  local first = at + (i - 1) * 8
+  local from, to = tonumber(ARGV[first + 5]), tonumber(ARGV[first + 6])
+  if ARGV[first + 1] == 'm' and (from > now + 1000000 or to < now - 1000000) then return {now} end
+end
 
 -- The limits, with what the replica gives back.
 local L = {}
@@ -126,7 +133,7 @@ local function in_front(t)
   return best
 end
 
-local out = {now, again and 1 or 0, known, granted}
+local out = {now, again and 1 or 0, last, granted}
 local results, bits, refused = {}, '', false
 
 for _ = 1, takes do
@@ -242,7 +249,8 @@ end
 
 -- Write back, and wake those who wait for what has come free.
 if not again then
-  redis.call('SET', KEYS[1], int(seq) .. ' ' .. bits, 'PX', 120000)
+  for _, l in ipairs(L) do bits = bits .. ' ' .. int(l.got) end
+  redis.call('SET', KEYS[1], int(seq) .. ' ' .. bits, 'PX', mark_life)
   local wake, recall = false, false
   for _, l in ipairs(L) do
     if l.kind == 'b' then

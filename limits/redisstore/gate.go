@@ -30,6 +30,7 @@ type gate struct {
 	closed time.Time
 	opened time.Time
 	pause  time.Duration // before the first probe
+	told   bool          // the log knows that it is closed
 }
 
 // since is when it closed last.
@@ -52,22 +53,40 @@ func (g *gate) trip(err error) (heal func()) {
 	if g.pause == 0 || now.Sub(g.opened) > steady {
 		g.pause = probeFirst
 	}
-	quiet := !g.opened.IsZero() && now.Sub(g.opened) < steady
-	pause := g.pause
+	pause, flaps := g.pause, !g.opened.IsZero() && now.Sub(g.opened) < steady
 	g.closed = now
 	g.loss.Add(1)
 	g.down.Store(true)
 	g.mu.Unlock()
-	if !quiet {
-		g.s.opt.Log.Warn("the shared store is away: limits follow on_store_loss until it is back",
-			"store", g.name, "failure", failure(err), "error", err.Error(), "replicas", g.s.live.Load())
+	if !flaps {
+		g.tell(err)
 	}
 	g.s.wake()
-	return func() { g.s.spawn(func() { g.heal(pause, quiet) }) }
+	return func() { g.s.spawn(func() { g.heal(pause) }) }
+}
+
+// tell logs that the server is away: at once, or where it had just come back, when
+// it has been away for a while. Many gates may close at once; one in a second is
+// logged.
+func (g *gate) tell(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.told || !g.s.mayLog() {
+		return
+	}
+	g.told = true
+	g.s.opt.Log.Warn("the shared store is away: limits follow on_store_loss until it is back",
+		"store", g.name, "failure", failure(err), "error", err.Error(), "replicas", g.s.live.Load())
+}
+
+// mayLog reports whether a line may be logged: one in a second.
+func (s *Store) mayLog() bool {
+	now, last := time.Now().UnixNano(), s.logged.Load()
+	return now-last >= int64(time.Second) && s.logged.CompareAndSwap(last, now)
 }
 
 // heal probes until the server answers, and opens the gate.
-func (g *gate) heal(pause time.Duration, quiet bool) {
+func (g *gate) heal(pause time.Duration) {
 	for {
 		timer := time.NewTimer(pause)
 		select {
@@ -83,13 +102,18 @@ func (g *gate) heal(pause time.Duration, quiet bool) {
 			break
 		}
 		pause = min(max(2*pause, probeFirst), probeLast)
+		if time.Since(g.since()) > steady {
+			g.tell(err)
+		}
 	}
 	g.mu.Lock()
 	g.opened = time.Now()
 	away := g.opened.Sub(g.closed)
+	told := g.told
+	g.told = false
 	g.down.Store(false)
 	g.mu.Unlock()
-	if !quiet {
+	if told {
 		g.s.opt.Log.Info("the shared store is back", "store", g.name, "away", away.Round(time.Millisecond).String())
 	}
 	g.s.each(func(o *owner) {

@@ -82,9 +82,11 @@ type Store struct {
 	opt     Options
 	client  redis.UniversalClient
 	cluster bool
-	process *limits.Memory // limits of the process, which nobody shares
-	live    atomic.Int64   // replicas, as last known
-	onLoss  atomic.Int32   // limits.OnLoss
+	process *limits.Memory   // limits of the process, which nobody shares
+	live    atomic.Int64     // replicas, as last known
+	onLoss  atomic.Int32     // limits.OnLoss
+	wall    func() time.Time // the clock of this machine, which is used until a server has told the time
+	logged  atomic.Int64     // when a loss was logged last, in nanoseconds since 1970
 	wakes   chan struct{}
 	told    chan struct{} // receives after another replica's announcement
 
@@ -102,6 +104,7 @@ type Store struct {
 func New(client redis.UniversalClient, opt Options) *Store {
 	opt.defaults()
 	s := &Store{opt: opt, client: client, process: limits.NewMemory(), owners: make(map[string]*owner), wakes: make(chan struct{}, 1), told: make(chan struct{}, 1)}
+	s.wall = time.Now
 	s.life, s.end = context.WithCancel(context.Background())
 	s.live.Store(opt.Replicas)
 	s.SetOnLoss(opt.OnLoss)
