@@ -113,6 +113,10 @@ func (k *Keys) Identify(h http.Header) (Caller, error) {
 // are looked at: OpenAI and new Anthropic clients, Anthropic, Azure, Google.
 var Headers = []string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
+// protocolKey begins the subprotocol in which browsers send the key for a WebSocket,
+// since they cannot set a header.
+const protocolKey = "openai-insecure-api-key."
+
 // Credential returns the key that a request carries, or "".
 func Credential(h http.Header) string {
 	for _, name := range Headers {
@@ -125,6 +129,13 @@ func Credential(h http.Header) string {
 		}
 		if scheme, key, ok := strings.Cut(value, " "); ok && strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(key)
+		}
+	}
+	for _, line := range h["Sec-Websocket-Protocol"] {
+		for protocol := range strings.SplitSeq(line, ",") {
+			if key, ok := strings.CutPrefix(strings.TrimSpace(protocol), protocolKey); ok {
+				return key
+			}
 		}
 	}
 	return ""

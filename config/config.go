@@ -218,6 +218,7 @@ type Timeouts struct {
 	Idle       *Duration `yaml:"idle,omitempty" jsonschema_description:"Longest silence between two reads of an answer. 0 for no limit but total." jsonschema:"minimum=0,default=5m"`
 	Total      *Duration `yaml:"total,omitempty" jsonschema_description:"From the arrival of the request to the end of the answer, queue and all attempts included." jsonschema:"default=30m"`
 	Attempts   *Duration `yaml:"attempts,omitempty" jsonschema_description:"From the arrival of the request to the start of its answer, queue and all attempts included; the client's own time limit (x-stainless-timeout) where that is shorter. 0 for no limit but total." jsonschema:"minimum=0,default=10m"`
+	Session    *Duration `yaml:"session,omitempty" jsonschema_description:"Longest life of a WebSocket, which the other limits on an answer do not hold for." jsonschema:"default=2h"`
 }
 
 // Breaker configures circuit breakers.

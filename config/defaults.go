@@ -59,6 +59,7 @@ func (t Timeouts) Or(base Timeouts) Timeouts {
 		Idle:       or(t.Idle, base.Idle),
 		Total:      or(t.Total, base.Total),
 		Attempts:   or(t.Attempts, base.Attempts),
+		Session:    or(t.Session, base.Session),
 	}
 }
 

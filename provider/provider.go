@@ -70,6 +70,7 @@ type Call struct {
 	Model     string // as the client spelled it; empty when it named none
 	ModelSpan Span   // the model's value within Body: the JSON string with its quotes, or the bare form value
 	Multipart bool
+	Upgrade   bool // the client asks for a WebSocket
 
 	Stream        bool // the client asked for server-sent events
 	IncludeUsage  bool // the client asked for the usage chunk itself
@@ -105,10 +106,12 @@ type Usage struct {
 // already seen to be no failure.
 type Reply struct {
 	Status int
-	Header http.Header   // already cleaned for the client
-	Body   io.ReadCloser // Read returns whole chunks to be flushed one by one; *Error when it is cut
-	Length int64         // Content-Length, or -1
-	Stream bool          // server-sent events
+	Header http.Header // already cleaned for the client
+	// Body's Read returns whole chunks to be flushed one by one; *Error when it is
+	// cut. With the status 101 it is the connection, an io.ReadWriteCloser.
+	Body   io.ReadCloser
+	Length int64 // Content-Length, or -1
+	Stream bool  // server-sent events
 	// Usage is the best knowledge so far, final once Body is drained. Safe to
 	// call only from the goroutine that reads Body.
 	Usage func() Usage

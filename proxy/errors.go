@@ -64,8 +64,8 @@ var (
 	errUncheckedModel = &apiError{Status: http.StatusForbidden, Code: "model_not_allowed", Type: typeInvalid, Param: "model", Outcome: "client_error",
 		Message: "this key may use certain models only, so it has to name one of them in a request where the gateway can see it; GET /v1/models lists them"}
 	errDescriptors = unavailable("descriptors_exhausted", "the gateway has no file descriptors left; try again, and have its operator raise their limit (ulimit -n)", time.Second)
-	errUpgrade     = &apiError{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Type: typeInvalid, Outcome: "client_error",
-		Message: "WebSockets are not supported; use HTTP requests"}
+	errUpgrade     = &apiError{Status: http.StatusBadRequest, Code: "invalid_upgrade", Type: typeInvalid, Outcome: "client_error", Close: true,
+		Message: "a WebSocket is opened by a GET request of HTTP/1.1 without a body"}
 	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",
 		Message: "the provider's administration API is not served with the gateway's own key; call the provider directly"}
 	errPath = &apiError{Status: http.StatusNotFound, Code: "unknown_path", Type: typeInvalid, Outcome: "client_error",

@@ -16,6 +16,7 @@ func (p *Proxy) Gauges(version string) telemetry.Reader {
 		out := []telemetry.Gauge{
 			{Name: "build_info", Help: "Always 1; the label tells the version.", Labels: []string{"version"}, Values: []string{version}, Value: 1},
 			{Name: "ready", Help: "1 while the gateway accepts requests.", Value: truth(!p.Leaving())},
+			{Name: "websockets", Help: "WebSockets that are open.", Value: float64(p.sockets.Load())},
 			{Name: "buffered_bytes", Help: "Bytes of request bodies held in memory.", Value: float64(p.memory.used.Load())},
 			{Name: "buffered_bytes_limit", Help: "Most bytes of request bodies that may be held in memory.", Value: float64(s.Settings.MaxMemory)},
 		}

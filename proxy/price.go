@@ -84,7 +84,7 @@ func (x *exchange) moneyAt(t *provider.Target, tokens usage.Tokens) (nano int64,
 
 // billed reports whether providers take money for such a call.
 func billed(c *provider.Call) bool {
-	return c.Op.Metered || c.Op.Unchecked || c.Op.Name == "images_variations"
+	return c.Op.Metered || c.Op.Unchecked || c.Upgrade || c.Op.Name == "images_variations"
 }
 
 // modelAt is the name under which a target knows the call's model.

@@ -65,6 +65,7 @@ type Upstream struct {
 type Timeouts struct {
 	Headers, FirstToken, Idle time.Duration
 	Total, Attempts           time.Duration // from the arrival of the request
+	Session                   time.Duration // of a WebSocket, from its opening
 }
 
 // Settings are the plain values of a configuration.
@@ -110,6 +111,8 @@ type Proxy struct {
 	leaving  atomic.Bool
 	draining atomic.Bool
 	inFlight atomic.Int64
+	sessions sync.WaitGroup  // open WebSockets, which net/http does not wait for
+	sockets  atomic.Int64    // their number
 	life     context.Context // ends when the drain limit has passed
 	end      context.CancelFunc
 

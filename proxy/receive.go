@@ -42,7 +42,7 @@ func (x *exchange) receive() error {
 	}
 	// Others are offers that may be ignored, such as that of HTTP/2 by Java's client.
 	if headerHas(r.Header, "Upgrade", "websocket") && headerHas(r.Header, "Connection", "upgrade") {
-		return errUpgrade
+		return x.receiveUpgrade()
 	}
 	if op.Model != provider.ModelNone {
 		for _, enc := range r.Header["Content-Encoding"] {

@@ -59,7 +59,7 @@ func (x *exchange) record() {
 	x.p.metrics.Finished(&telemetry.Request{
 		Upstream: r.Upstream, Model: model, Team: r.Team, Class: r.Class, Outcome: r.Outcome,
 		Duration: took, Queue: r.Queue, TTFT: ttft, Upstreamed: r.Upstreamed, Overhead: r.Overhead,
-		Stream: r.cut != nil, End: end, Input: r.Usage.Input, Output: r.Usage.Output,
+		Stream: r.cut != nil, Session: x.call != nil && x.call.Upgrade, End: end, Input: r.Usage.Input, Output: r.Usage.Output,
 		Cached: r.Usage.Cached, CacheWrite: r.Usage.CacheWrite, Reasoning: r.Usage.Reasoning,
 		Source: r.Source, Estimated: r.Reserved.Input + r.Reserved.Output, USD: float64(r.Nano) / 1e9, Unpriced: r.Unpriced,
 	})

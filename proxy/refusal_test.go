@@ -150,6 +150,7 @@ func TestBreakerCountsOnlyTheUpstream(t *testing.T) {
 		if o := w.chat(hello); o.status != 200 {
 			t.Errorf("the breaker stuck: %d %s", o.status, o.body)
 		}
+		synctest.Wait()
 		w.settled()
 	})
 }

@@ -171,7 +171,9 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 		return nil, err
 	}
 	x.learn(a, resp.Header)
-	resp.Body = a.watch.body(resp.Body)
+	if resp.StatusCode != http.StatusSwitchingProtocols { // or else it could not be written to
+		resp.Body = a.watch.body(resp.Body)
+	}
 	switch {
 	case resp.StatusCode < 300 && streamed:
 		if times.FirstToken > 0 {

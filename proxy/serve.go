@@ -40,6 +40,7 @@ type exchange struct {
 	// unread says that more of the body may come than has been read.
 	unread bool
 	class  limits.Class
+	total  *time.Timer // ends the request
 	rec    record
 	notes  notes
 }
@@ -116,7 +117,7 @@ func (x *exchange) run() (abort bool) {
 	p := x.p
 	p.inFlight.Add(1)
 	end := p.metrics.Begin()
-	total := time.AfterFunc(or(x.s.Settings.Timeouts.Total, 24*time.Hour), func() { x.cancel(errTotal) })
+	x.total = time.AfterFunc(or(x.s.Settings.Timeouts.Total, 24*time.Hour), func() { x.cancel(errTotal) })
 	cut := context.AfterFunc(p.life, func() { x.cancel(errCut) })
 	defer func() {
 		if v := recover(); v != nil {
@@ -125,7 +126,7 @@ func (x *exchange) run() (abort bool) {
 			abort = x.fail(errInternal)
 		}
 		x.leaveUnread()
-		total.Stop()
+		x.total.Stop()
 		cut()
 		x.cancel(nil)
 		p.memory.give(x.held)
@@ -182,6 +183,9 @@ func (x *exchange) handle() error {
 	defer answer.close()
 
 	defer x.settle(answer, lease) // also when something panics
+	if answer.Status == http.StatusSwitchingProtocols {
+		return x.tunnel(answer)
+	}
 	if _, alive := x.out.written(); alive && !answer.Stream {
 		return errNoStream // comments have begun one, in which JSON would be read as nothing
 	}
@@ -217,7 +221,7 @@ func (x *exchange) identify() error {
 	if err != nil {
 		return err
 	}
-	if x.s.Keys.Open() && foreign(x.r) {
+	if x.s.Keys.Open() && (foreign(x.r) || foreignSocket(x.r)) {
 		return errCrossOrigin
 	}
 	team := x.s.Teams[caller.Team]
@@ -242,7 +246,11 @@ func (x *exchange) route() ([]*provider.Target, error) {
 		return nil, errUncheckedModel
 	}
 	if c.Model == "" {
-		return x.s.Routes.PlanDefault(), nil
+		plan := x.s.Routes.PlanDefault()
+		if c.Upgrade {
+			plan[0].State = plan[0].Upstream + "/" + openai.NameWebSocket // they last longer than requests do
+		}
+		return plan, nil
 	}
 	plan, err := x.s.Routes.Plan(c.Model, x.team.Models, x.p.load)
 	if err != nil {

@@ -30,6 +30,7 @@ type Request struct {
 
 	Duration, Queue, TTFT, Upstreamed, Overhead time.Duration // 0 where it does not apply
 
+	Session                       bool // a WebSocket, which lasts as long as its client likes
 	Stream                        bool
 	End                           string // how a stream ended; empty when it was none
 	Input, Output                 int64
@@ -178,8 +179,10 @@ func (m *Metrics) Finished(r *Request) {
 	if s.request == nil {
 		return
 	}
-	s.request.Observe(r.Duration.Seconds())
-	s.upstream.Observe(r.Upstreamed.Seconds())
+	if !r.Session {
+		s.request.Observe(r.Duration.Seconds())
+		s.upstream.Observe(r.Upstreamed.Seconds())
+	}
 	m.overhead.Observe(r.Overhead.Seconds())
 	if r.Stream {
 		m.streams.WithLabelValues(r.Upstream, r.End).Inc()

@@ -207,7 +207,7 @@ func duration(d *config.Duration) time.Duration {
 func buildTimeouts(t config.Timeouts) proxy.Timeouts {
 	return proxy.Timeouts{
 		Headers: duration(t.Headers), FirstToken: duration(t.FirstToken), Idle: duration(t.Idle),
-		Total: duration(t.Total), Attempts: duration(t.Attempts),
+		Total: duration(t.Total), Attempts: duration(t.Attempts), Session: duration(t.Session),
 	}
 }
 

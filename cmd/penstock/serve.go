@@ -188,15 +188,23 @@ func (g *gateway) drain() {
 	g.proxy.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.cfg.Drain.Limit))
 	defer cancel()
-	if err := g.data.Shutdown(ctx); err != nil {
+	if err := g.quiet(ctx); err != nil {
 		n := g.proxy.Cut()
 		g.log.Warn("drain limit reached: the requests still under way are cut", "cut", n)
 		last, done := context.WithTimeout(context.Background(), 2*time.Second)
-		_ = g.data.Shutdown(last)
+		_ = g.quiet(last)
 		done()
 	}
 	g.stop()
 	g.log.Info("stopped")
+}
+
+// quiet waits until no request is under way and no WebSocket is open.
+func (g *gateway) quiet(ctx context.Context) error {
+	if err := g.data.Shutdown(ctx); err != nil {
+		return err
+	}
+	return g.proxy.AwaitSessions(ctx)
 }
 
 // stop closes what is left and waits for every goroutine.
@@ -204,6 +212,9 @@ func (g *gateway) stop() {
 	g.finish()
 	g.proxy.Cut()
 	_ = g.data.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = g.proxy.AwaitSessions(ctx)
 	if g.adm != nil {
 		_ = g.adm.Close()
 	}

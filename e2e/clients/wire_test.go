@@ -97,14 +97,6 @@ func TestExpectContinueAndChunks(t *testing.T) {
 	checkErrorBody(t, resp, []byte(body), 413, "request_too_large")
 }
 
-func TestUpgradesAreRefusedInWords(t *testing.T) {
-	s := stack.Start(t)
-	for _, path := range []string{"/v1/responses", "/v1/realtime?model=gpt-4o"} {
-		resp, body := say(t, dial(t, s), rawRequest(s, "GET "+path+" HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""))
-		checkErrorBody(t, resp, []byte(body), 501, "upgrade_not_supported")
-	}
-}
-
 // Java's client offers HTTP/2 with its first request.
 func TestOtherUpgradesAreIgnored(t *testing.T) {
 	s := stack.Start(t)

@@ -90,6 +90,9 @@ func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	if t.Credential != "" {
 		out["Authorization"] = []string{"Bearer " + t.Credential}
 	}
+	if c.Upgrade {
+		upgradeHeader(out, t, c)
+	}
 	if _, ok := out["User-Agent"]; !ok {
 		out["User-Agent"] = nil // keep net/http from adding its own
 	}

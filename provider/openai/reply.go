@@ -25,7 +25,10 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 	if resp.StatusCode >= 400 {
 		return nil, failed(t, resp)
 	}
-	if resp.StatusCode < 200 { // 101 too: nobody asked for an upgrade
+	if resp.StatusCode == http.StatusSwitchingProtocols && c.Upgrade {
+		return upgraded(t, resp)
+	}
+	if resp.StatusCode < 200 {
 		resp.Body.Close()
 		return nil, &provider.Error{Kind: provider.KindHealth, Code: "protocol", Err: fmt.Errorf("unexpected status %d", resp.StatusCode)}
 	}

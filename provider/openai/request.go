@@ -67,6 +67,9 @@ func targetURL(t *provider.Target, c *provider.Call) (*url.URL, error) {
 	if !t.Forward {
 		u.RawQuery = cleanQuery(c.Query, c.Credential)
 	}
+	if c.Upgrade && c.Model != "" && t.Model != "" {
+		u.RawQuery = renameInQuery(u.RawQuery, t.Model)
+	}
 	return &u, nil
 }
 

@@ -61,6 +61,10 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.keep(name, Record{Method: req.Method, Path: req.URL.EscapedPath(), Query: req.URL.RawQuery, Header: req.Header.Clone(), Body: body})
 	}
 	w.Header().Set(ReplyHeader, "from the provider")
+	if req.Header.Get("Upgrade") == "websocket" {
+		socket(w, req)
+		return
+	}
 	r.Provider.ServeHTTP(w, req)
 }
 

@@ -4,6 +4,9 @@ package stack
 
 import (
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -46,6 +49,7 @@ type Stack struct {
 	BaseURL string `json:"base_url"` // of the gateway, /v1 included
 	Admin   string `json:"admin"`    // of its admin listener
 	Sidecar string `json:"sidecar"`  // of the gateway without keys of its own, /v1 included
+	TLSURL  string `json:"tls_url"`  // of a proxy before the gateway that speaks TLS, /v1 included
 
 	MainURL   string `json:"main_url"` // of providers, without /v1
 	FaultyURL string `json:"faulty_url"`
@@ -79,7 +83,24 @@ func Start(t testing.TB) *Stack {
 	s.Gateway = harness.Start(t, s.config(t), "E2E_UPSTREAM_KEY="+UpstreamKey)
 	s.BaseURL, s.Admin = s.Gateway.URL+"/v1", s.Gateway.Admin
 	s.Sidecar = harness.Start(t, fmt.Sprintf("upstreams: {own: {base_url: %s/v1}}\n", s.OwnURL)).URL + "/v1"
+	s.TLSURL = secure(t, s.Gateway.URL) + "/v1"
 	return s
+}
+
+// secure puts a server that speaks TLS before a URL, under a certificate that nobody
+// knows: openai-node opens no realtime session without TLS.
+func secure(t testing.TB, to string) string {
+	t.Helper()
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewTLSServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }})
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.URL
 }
 
 // quick is a provider that answers at once. faults is a rule for every request.

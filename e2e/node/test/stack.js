@@ -1,6 +1,7 @@
 // What the suites share: the stack that node_test.go has started, and clients of it.
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import OpenAI from 'openai';
 
 export const stack = JSON.parse(readFileSync(process.env.PENSTOCK_STACK, 'utf8'));
@@ -30,7 +31,7 @@ export const record = (name) => ({ headers: { 'x-record': name } });
 
 // raw makes the raw upstream answer with the parts given, one after the other.
 export function raw(...parts) {
-  return { headers: { 'x-raw-reply': parts.map((p) => Buffer.from(p).toString('base64')) } };
+  return { headers: { 'x-raw-reply': parts.map((p) => gzipSync(p).toString('base64')) } };
 }
 
 export function rawJSON(status, body, headers = '') {
