@@ -100,6 +100,7 @@ type Usage struct {
 	CacheWrite int64 // part of Input that was written to a cache
 	Reasoning  int64 // part of Output
 	Reported   bool  // the provider said so; otherwise it was counted in passing
+	Pending    bool  // the provider goes on working when it has answered, and does not say how much
 }
 
 // A Reply is an upstream's answer in the client's dialect, its first bytes

@@ -78,6 +78,23 @@ func TestWhatUnansweredRequestsCost(t *testing.T) {
 	}
 }
 
+// covers LIM-02: what goes on in the background is not free because its answer says
+// nothing of its usage.
+func TestBackgroundWorkIsCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, sends(200, `{"id":"resp_1","object":"response","status":"queued","background":true,"output":[],"usage":null}`), nil)
+		spent := w.accounts()
+		body := `{"model":"m","input":"hello there","background":true,"max_output_tokens":70}`
+		if o := w.do(w.request("POST", "/v1/responses", body)); o.status != 200 {
+			t.Fatalf("%d %s", o.status, o.body)
+		}
+		synctest.Wait()
+		if got := spent(); got.teamTokens < 70 || got.tokens < 70 || got.teamRequests != 1 {
+			t.Errorf("charged %+v, want all that was reserved", got)
+		}
+	})
+}
+
 // A provider that reports absurd usage does not lock a team out for ever.
 func TestAbsurdUsageIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -253,9 +253,14 @@ func (x *exchange) unanswered(team *limits.Lease) {
 }
 
 // estimated is what is charged where the provider did not say: the input as it was
-// estimated, and the output that passed, never more than was reserved.
+// estimated, and the output that passed, never more than was reserved. Of work that
+// goes on in the background nothing has passed yet, so all that was reserved counts.
 func (x *exchange) estimated(use provider.Usage, reserved limits.Cost) provider.Usage {
 	use.Input = reserved.Input
+	if use.Pending {
+		use.Output = reserved.Output
+		return use
+	}
 	if !x.call.Stream && !noOutput[x.call.Op.Name] {
 		x.out.mu.Lock()
 		use.Output = (x.out.bytes + 3) / 4

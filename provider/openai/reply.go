@@ -171,6 +171,7 @@ func jsonReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *ht
 		}
 	}
 	use, _ := usageIn(body)
+	use.Pending = c.Op.Name == opResponses && !use.Reported && unfinished(body)
 	r.Body, r.Length = &held{Reader: bytes.NewReader(body), Closer: resp.Body}, int64(len(body))
 	r.Usage = func() provider.Usage { return use }
 	return nil
@@ -227,6 +228,12 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 		return &provider.Error{Kind: provider.KindHealth, Code: "not_json", Err: errors.New("the answer is not JSON")}
 	}
 	return nil
+}
+
+// unfinished reports whether a response was only begun, in the background.
+func unfinished(body []byte) bool {
+	status := gjson.GetBytes(body, "status").String()
+	return status == "queued" || status == "in_progress"
 }
 
 // isFailure reports whether an answer is an error in one of the shapes that stand
