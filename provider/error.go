@@ -43,6 +43,9 @@ type Error struct {
 	// Forwarded says that the client's own credential was used, so that the answer
 	// is the client's, whatever its kind.
 	Forwarded bool
+	// Missing says that the request is about an object that this upstream does not
+	// have. Another one may.
+	Missing bool
 }
 
 // Error describes the failure for logs.

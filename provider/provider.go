@@ -40,6 +40,8 @@ type Operation struct {
 	// looked for, such as in the lines of a batch. Whoever may use certain models
 	// only may not use it.
 	Unchecked bool
+	// Stored says that it is about an answer that the upstream which gave it keeps.
+	Stored bool
 }
 
 // ModelRule says whether a request of an operation names its model.

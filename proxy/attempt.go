@@ -114,7 +114,7 @@ func (x *exchange) candidates(t *tries) ([]*provider.Target, error) {
 		for _, target := range t.plan {
 			kind, failed := t.failed[target]
 			switch left := x.p.breakers.Left(target.State); {
-			case failed && (kind == provider.KindCredential || kind == provider.KindBilling):
+			case failed && (kind == provider.KindCredential || kind == provider.KindBilling || kind == provider.KindClient):
 			case left > 0:
 				if open == 0 || left < open {
 					open = left
@@ -221,7 +221,7 @@ func (x *exchange) again(t *tries, failed *provider.Target, n int) bool {
 		var open *breaker.OpenError // another request took the probe's place
 		return errors.As(t.last, &open) && n < set.MaxAttempts
 	}
-	if !retryable(e) || n >= set.MaxAttempts || x.call.Rest != nil || x.ctx.Err() != nil {
+	if !retryable(e) && !e.Missing || n >= set.MaxAttempts || x.call.Rest != nil || x.ctx.Err() != nil {
 		return false
 	}
 	next, err := x.candidates(t)
@@ -233,7 +233,7 @@ func (x *exchange) again(t *tries, failed *provider.Target, n int) bool {
 			return true // a failover waits for nothing but its own queue
 		}
 	}
-	if e.Kind == provider.KindCredential || e.Kind == provider.KindBilling {
+	if e.Missing || e.Kind == provider.KindCredential || e.Kind == provider.KindBilling {
 		return false
 	}
 	delay := x.backoff(n, e)

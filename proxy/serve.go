@@ -245,6 +245,9 @@ func (x *exchange) route() ([]*provider.Target, error) {
 	if x.team.Models != nil && (c.Op.Unchecked || c.Model == "" && c.Op.Model != provider.ModelNone) {
 		return nil, errUncheckedModel
 	}
+	if c.Op.Stored {
+		return x.s.Routes.PlanStored(), nil
+	}
 	if c.Model == "" {
 		plan := x.s.Routes.PlanDefault()
 		if c.Upgrade {

@@ -4,6 +4,7 @@ package route
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -89,6 +90,22 @@ func (t *Table) Plan(model string, allowed []string, load func(state string) flo
 func (t *Table) PlanDefault() []*provider.Target {
 	d := t.Default
 	return []*provider.Target{&d}
+}
+
+// PlanStored returns the targets of requests for an answer that the upstream which
+// gave it keeps: the default one first. Where clients' own credentials are forwarded
+// it is the only one, since they are not for others.
+func (t *Table) PlanStored() []*provider.Target {
+	plan := t.PlanDefault()
+	if plan[0].Forward {
+		return plan
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Upstreams)) {
+		if up := t.Upstreams[name]; name != plan[0].Upstream && !up.Forward {
+			plan = append(plan, &up)
+		}
+	}
+	return plan
 }
 
 // unlisted is a target for a model that the configuration does not mention.

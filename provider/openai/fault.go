@@ -31,8 +31,11 @@ var overload = map[string]bool{
 	"resource_unavailable": true, "capacity_exceeded": true,
 }
 
+// codeNoPrevious refuses a response that continues one which is not known.
+const codeNoPrevious = "previous_response_not_found"
+
 // failed classifies an answer with an error status. It closes the body.
-func failed(t *provider.Target, resp *http.Response) *provider.Error {
+func failed(t *provider.Target, c *provider.Call, resp *http.Response) *provider.Error {
 	defer resp.Body.Close()
 	body, whole, err := wholeBody(resp.Body, maxErrorBody)
 	if !whole {
@@ -46,6 +49,7 @@ func failed(t *provider.Target, resp *http.Response) *provider.Error {
 	e.Header.Set("Content-Type", "application/json")
 	e.Header.Del("Content-Encoding")
 	e.Kind, e.Code = classify(resp.StatusCode, code, kind, e.RetryAfter > 0)
+	e.Missing = c.Op.Stored && resp.StatusCode == http.StatusNotFound || c.Op.Name == opResponses && code == codeNoPrevious
 	return e
 }
 

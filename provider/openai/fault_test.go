@@ -134,7 +134,7 @@ func TestLongErrorsAreNotPassedOn(t *testing.T) {
 	for size, whole := range map[int]bool{100: true, maxErrorBody: true, maxErrorBody + 1: false} {
 		text := strings.Repeat("x", size-len(begin)-len(end))
 		body := &pieces{data: []byte(begin + text + end), sizes: []byte{255}, err: io.EOF}
-		e := failed(&provider.Target{}, &http.Response{StatusCode: 404, Body: body, Header: http.Header{}})
+		e := failed(&provider.Target{}, &provider.Call{}, &http.Response{StatusCode: 404, Body: body, Header: http.Header{}})
 		if whole != strings.Contains(string(e.Body), text) || !whole && len(e.Body) > 1000 {
 			t.Errorf("%d of %d bytes", len(e.Body), size)
 		}

@@ -73,6 +73,15 @@ func unchecked(method, first, path string) bool {
 	return !stores[first] && !strings.HasSuffix(path, "/cancel")
 }
 
+// stored reports whether a path is that of an answer which its upstream keeps.
+func stored(path string) bool {
+	id, ok := strings.CutPrefix(path, "/responses/")
+	if !ok {
+		id, ok = strings.CutPrefix(path, "/chat/completions/")
+	}
+	return ok && id != ""
+}
+
 // formOperations take multipart forms.
 var formOperations = map[string]bool{
 	opImagesEdits:         true,
@@ -130,7 +139,7 @@ func match(method, path string) (op provider.Operation, canonical string) {
 		return op, key
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(key, "/"), "/")
-	op = provider.Operation{Name: opPassthrough, Unchecked: unchecked(method, first, key)}
+	op = provider.Operation{Name: opPassthrough, Unchecked: unchecked(method, first, key), Stored: stored(key)}
 	if name, ok := families[strings.Trim(first, ". ")]; ok {
 		op.Name = name
 	}

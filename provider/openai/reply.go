@@ -23,7 +23,7 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 		unzip(resp)
 	}
 	if resp.StatusCode >= 400 {
-		return nil, failed(t, resp)
+		return nil, failed(t, c, resp)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols && c.Upgrade {
 		return upgraded(t, resp)
