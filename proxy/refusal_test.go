@@ -118,6 +118,7 @@ func TestBreakerCountsOnlyTheUpstream(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			w.do(w.request("POST", "/v1/chat/completions", hello).WithContext(ctx))
+			synctest.Wait() // until the gateway has noticed, too
 		}
 		for _, status := range []int{400, 404, 409, 413, 422, 429} {
 			use(sends(status, `{"error":{"message":"no"}}`))
