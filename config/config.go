@@ -164,7 +164,7 @@ type Rates []Rate
 // Gateway limits the whole process.
 type Gateway struct {
 	Concurrency    int64    `yaml:"concurrency,omitempty" jsonschema_description:"Requests in flight at once over all upstreams; 0 for no limit." jsonschema:"minimum=0,default=0"`
-	MaxBody        Size     `yaml:"max_body,omitempty" jsonschema_description:"Largest JSON body accepted." jsonschema:"default=32MiB"`
+	MaxBody        Size     `yaml:"max_body,omitempty" jsonschema_description:"Largest JSON body accepted. A file or picture of 45 MB is 60 MB in base64." jsonschema:"default=64MiB"`
 	MaxUpload      Size     `yaml:"max_upload,omitempty" jsonschema_description:"Largest upload (multipart or other non-JSON body) accepted." jsonschema:"default=1GiB"`
 	MaxReplayBytes Size     `yaml:"max_replay_bytes,omitempty" jsonschema_description:"Largest body held in memory so that it can be sent again; larger uploads stream through and are tried once." jsonschema:"default=32MiB"`
 	MaxMemory      Size     `yaml:"max_memory,omitempty" jsonschema_description:"Bytes of request and answer bodies held in memory at once, over all requests; beyond it new ones get 503. Never more than three eighths of the process's memory limit (GOMEMLIMIT, or nine tenths of the container's)." jsonschema:"default=512MiB"`

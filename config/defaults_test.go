@@ -19,7 +19,7 @@ func TestDefault(t *testing.T) {
 		{"listen", c.Listen, "127.0.0.1:8080"},
 		{"admin.listen", c.Admin.Listen, "127.0.0.1:9090"},
 		{"log.access", *c.Log.Access, true},
-		{"gateway.max_body", c.Gateway.MaxBody, Size(32 << 20)},
+		{"gateway.max_body", c.Gateway.MaxBody, Size(64 << 20)},
 		{"gateway.max_output", c.Gateway.MaxOutput, Amount(10e6)},
 		{"gateway.max_connections", c.Gateway.MaxConnections, int64(0)},
 		{"queue.max_wait", c.Queue.MaxWait, ClassDurations{seconds(10), seconds(60), seconds(6 * 3600)}},

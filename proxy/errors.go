@@ -180,6 +180,7 @@ func upstreamError(e *provider.Error) *apiError {
 		return describe(errGone)
 	case provider.KindClient:
 		out.Status, out.Code, out.Outcome, out.upstream = e.Status, "upstream_error", "client_error", e
+		out.NoRetry = e.Status >= 500
 		return out
 	case provider.KindCredential:
 		out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_credential", true

@@ -120,7 +120,7 @@ func TestBreakerCountsOnlyTheUpstream(t *testing.T) {
 			w.do(w.request("POST", "/v1/chat/completions", hello).WithContext(ctx))
 			synctest.Wait() // until the gateway has noticed, too
 		}
-		for _, status := range []int{400, 404, 409, 413, 422, 429} {
+		for _, status := range []int{400, 404, 409, 413, 422, 429, 501} {
 			use(sends(status, `{"error":{"message":"no"}}`))
 			for range 30 {
 				w.chat(hello)

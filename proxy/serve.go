@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"penstock/limits"
@@ -191,52 +189,6 @@ func (x *exchange) handle() error {
 	}
 	x.commit(answer)
 	return x.relay(answer, lease)
-}
-
-var crossOrigin = http.NewCrossOriginProtection()
-
-// foreign reports whether a browser makes the request for a web page of somebody
-// else. Where no key is asked for, such a page could spend the gateway's. On a
-// loopback address a name that is not this machine's own may be one that the page
-// has pointed here.
-func foreign(r *http.Request) bool {
-	if crossOrigin.Check(r) != nil {
-		return true
-	}
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || !local.IP.IsLoopback() || r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
-		return false
-	}
-	host, _, err := net.SplitHostPort(r.Host)
-	if err != nil {
-		host = r.Host
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host != "localhost" && (ip == nil || !ip.IsLoopback())
-}
-
-// identify tells who asks, before anything of the body is read.
-func (x *exchange) identify() error {
-	caller, err := x.s.Keys.Identify(x.r.Header)
-	if err != nil {
-		return err
-	}
-	if x.s.Keys.Open() && (foreign(x.r) || foreignSocket(x.r)) {
-		return errCrossOrigin
-	}
-	team := x.s.Teams[caller.Team]
-	if team == nil {
-		return errInternal
-	}
-	x.team, x.class = team, team.Class
-	own := team.Keys[caller.Key]
-	x.limits = append(own[:len(own):len(own)], team.Limits...)
-	x.rec.Team, x.rec.Key = caller.Team, caller.Key
-	if c, ok := limits.ParseClass(x.r.Header.Get("X-Penstock-Class")); ok {
-		x.class = max(x.class, c) // a request may only lower its class
-	}
-	x.rec.Class = x.class.String()
-	return nil
 }
 
 // route finds the targets that may serve the call.

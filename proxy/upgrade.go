@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,17 +35,6 @@ func (x *exchange) receiveUpgrade() error {
 	c.Op = provider.Operation{Name: openai.NameWebSocket, Unchecked: c.Model == ""}
 	x.rec.Operation = c.Op.Name
 	return nil
-}
-
-// foreignSocket reports whether a page of another origin opens the WebSocket.
-// Browsers let every page open one anywhere, and only name the page.
-func foreignSocket(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || !headerHas(r.Header, "Upgrade", "websocket") {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 // tunnel takes the client's connection over and passes bytes both ways until one

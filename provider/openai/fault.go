@@ -64,6 +64,8 @@ func classify(status int, code, kind string, retryAfter bool) (provider.Kind, st
 		return provider.KindCapacity, statusCode(status)
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return provider.KindCredential, statusCode(status)
+	case status == http.StatusNotImplemented: // of a path that it does not have
+		return provider.KindClient, statusCode(status)
 	case status == http.StatusRequestTimeout || status >= 500:
 		return provider.KindHealth, statusCode(status)
 	}
