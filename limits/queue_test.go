@@ -484,6 +484,7 @@ func TestAccountsBalance(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		w.q.Close() // a store that was asked for somebody who has left gets its own back
 		if !w.q.CheckEmpty() || up.InUse() != 0 {
 			t.Error("something was left behind")
 		}
