@@ -68,9 +68,41 @@ func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, o
 	most -= min(c.Keep/replicas, most-1)
 	if time.Since(o.gate.since()) < o.s.opt.Lease {
 		// What the others held then, they may hold still.
-		most = min(most, c.Slots()-l.others)
+		most = min(most, l.part(c.Slots(), replicas))
 	}
 	return 0, int64(len(l.ids)) < most
+}
+
+// part is how many slots a replica may use that knows no more of the others than
+// what it was told last: those it held, and its part of what was free. All parts
+// together are no more than there are.
+func (l *level) part(slots, replicas int64) int64 {
+	return l.held + max(0, slots-l.others-l.held)/replicas
+}
+
+// settle keeps the replica to its part of the slots until all replicas have stated
+// theirs: after the server was away for a time, or has lost its state.
+func (o *owner) settle(away time.Duration) {
+	now, replicas := time.Now(), o.s.live.Load()
+	again := now.Before(o.settled)
+	o.settled = now.Add(3 * beatEvery)
+	for _, l := range o.levels {
+		switch {
+		case l.kind != slots || again:
+		case away < o.s.opt.Lease:
+			l.own = l.part(l.limit.Amount, replicas)
+		default:
+			l.own = max(1, l.limit.Amount/replicas)
+		}
+	}
+}
+
+// ownSlots is the most that the replica may have of a limit's slots.
+func (o *owner) ownSlots(l *level, all int64) int64 {
+	if time.Now().Before(o.settled) {
+		return min(all, l.own)
+	}
+	return all
 }
 
 func (a *alone) spentIn(window micros) int64 {

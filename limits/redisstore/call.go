@@ -209,11 +209,8 @@ func (c *call) take(a *ask, index map[*level]int) {
 		c.args = append(c.args, index[c.o.levels[ch.Limit.ID]], shadow)
 		switch kindOf(ch.Limit) {
 		case slots:
-			all, own := ch.Slots(), int64(0)
-			if time.Now().Before(c.o.settled) {
-				own = max(1, all/c.o.s.live.Load())
-			}
-			c.args = append(c.args, all-min(ch.Keep, all-1), own, 0)
+			all := ch.Slots()
+			c.args = append(c.args, all-min(ch.Keep, all-1), c.o.ownSlots(c.o.levels[ch.Limit.ID], all), 0)
 		case purse:
 			c.args = append(c.args, min(ch.N, maxMicros), min(ch.Limit.Amount, maxMicros), 0)
 		case rate:

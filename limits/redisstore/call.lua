@@ -175,7 +175,7 @@ for _ = 1, takes do
         miss = c.l.spent + c.x > c.y
         short = math.max(c.l.life - now, 0)
       else
-        miss = c.l.others + c.l.mine + 1 > c.x or c.y > 0 and c.l.mine + 1 > c.y
+        miss = c.l.others + c.l.mine + 1 > c.x or c.l.mine + 1 > c.y
         if miss and c.shadow == 0 and c.l.spare > 0 then c.l.recall = true end
       end
       if miss and c.shadow == 1 then

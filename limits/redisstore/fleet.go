@@ -13,14 +13,18 @@ import (
 // beatEvery is how often a replica says that it lives, and renews what it holds.
 const beatEvery = time.Second
 
-// beatScript enters the replica into the list of those that live, and counts them.
+// beatLife is how long a replica counts as living after it has said so.
+const beatLife = 5 * beatEvery
+
+// beatScript enters the replica into the list of those that live, counts them, and
+// tells whether it was missing there.
 var beatScript = redis.NewScript(`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+local new = redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
-return redis.call('ZCARD', KEYS[1])
+return {redis.call('ZCARD', KEYS[1]), new}
 `)
 
 func (s *Store) replicasKey() string { return s.opt.Prefix + "replicas" }
@@ -31,12 +35,26 @@ func (s *Store) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
 	defer cancel()
 	began := time.Now()
-	n, err := beatScript.Run(ctx, s.client, []string{s.replicasKey()}, s.opt.Replica, (5 * beatEvery).Milliseconds()).Int64()
+	reply, err := beatScript.Run(ctx, s.client, []string{s.replicasKey()}, s.opt.Replica, beatLife.Milliseconds()).Int64Slice()
 	s.opt.Called(time.Since(began), failure(err))
-	if err == nil {
-		s.live.Store(max(1, n))
+	if err == nil && len(reply) == 2 {
+		s.counted(reply[0], reply[1] == 1)
 	}
 	return err
+}
+
+// counted takes a count of the replicas. After a list in which this one was missing
+// the others are given time to enter theirs again before fewer are believed.
+func (s *Store) counted(n int64, missing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if missing {
+		s.recount = now.Add(beatLife)
+	}
+	if n >= s.live.Load() || now.After(s.recount) {
+		s.live.Store(max(1, n))
+	}
 }
 
 // resign takes the replica off the list.

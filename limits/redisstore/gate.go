@@ -13,7 +13,8 @@ const (
 	probeLast  = 250 * time.Millisecond
 	// probeSlow is the longest first pause, for a server that keeps going away.
 	probeSlow = time.Second
-	steady    = 10 * time.Second // up for so long, it counts as well again
+	steady    = 10 * time.Second // up for so long, it counts as well again; being away sooner is not logged…
+	lasting   = time.Second      // …unless it lasts
 )
 
 // A gate stands before a server: one for all owners, or for each owner of a
@@ -102,7 +103,7 @@ func (g *gate) heal(pause time.Duration) {
 			break
 		}
 		pause = min(max(2*pause, probeFirst), probeLast)
-		if time.Since(g.since()) > steady {
+		if time.Since(g.since()) > lasting {
 			g.tell(err)
 		}
 	}

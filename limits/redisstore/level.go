@@ -56,6 +56,7 @@ type level struct {
 	others int64               // by the other replicas, as last told
 	ids    map[uint64]struct{} // reservations that have a slot
 	taken  bool                // lately
+	own    int64               // the most of them until the owner has settled
 }
 
 // A change is what was done to a rate, in microseconds of its time, or to a

@@ -94,6 +94,8 @@ type Store struct {
 	owners map[string]*owner
 	shared *gate // of all owners, unless each has its own
 	closed bool
+	// recount is when fewer replicas are believed again.
+	recount time.Time
 
 	life context.Context
 	end  context.CancelFunc

@@ -38,6 +38,7 @@ func (o *owner) flush() {
 func (o *owner) resume() {
 	o.mu.Lock()
 	clear(o.refused)
+	o.settle(time.Since(o.gate.since()))
 	for _, l := range o.levels {
 		if l.held > 0 || len(l.ids) > 0 {
 			l.told = time.Time{}
