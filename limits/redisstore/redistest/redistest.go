@@ -1,4 +1,5 @@
-// Package redistest runs real Redis servers for tests: one, or a Cluster of three.
+// Package redistest runs real Redis servers for tests: one, one with a replica and a
+// sentinel, or a Cluster of three.
 // Where redis-server is missing it is installed from the distribution's packages;
 // where that is impossible the test fails.
 package redistest
@@ -94,13 +95,18 @@ func FreePort(t testing.TB) int {
 // Restart starts the server, empty, if it does not run.
 func (s *Server) Restart() {
 	s.t.Helper()
+	_, port, _ := net.SplitHostPort(s.Addr)
+	s.run(append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", s.t.TempDir(), "--enable-debug-command", "yes"}, s.args...)...)
+}
+
+// run starts a server with these arguments alone, if it does not run.
+func (s *Server) run(args ...string) {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cmd != nil {
 		return
 	}
-	_, port, _ := net.SplitHostPort(s.Addr)
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", s.t.TempDir(), "--enable-debug-command", "yes"}, s.args...)
 	cmd := exec.Command(Binary(s.t), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -203,17 +209,10 @@ func Cluster(t testing.TB) []*Server {
 	}
 	for _, s := range servers {
 		c := s.Client()
-		for {
+		until(t, "the nodes know each other", func(ctx context.Context) bool {
 			info, err := c.ClusterInfo(ctx).Result()
-			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3") {
-				break
-			}
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatalf("the cluster does not form: %v\n%s", err, info)
-			}
-		}
+			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
+		})
 	}
 	return servers
 }
