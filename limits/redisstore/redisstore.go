@@ -92,7 +92,8 @@ type Store struct {
 
 	mu     sync.Mutex
 	owners map[string]*owner
-	shared *gate // of all owners, unless each has its own
+	swept  time.Time // when owners were forgotten last
+	shared *gate     // of all owners, unless each has its own
 	closed bool
 	// recount is when fewer replicas are believed again.
 	recount time.Time
@@ -161,7 +162,8 @@ func (s *Store) owner(group string) *owner {
 	if o != nil {
 		return o
 	}
-	if len(s.owners) >= maxOwners {
+	if len(s.owners) >= maxOwners && time.Since(s.swept) > time.Second {
+		s.swept = time.Now()
 		for name, old := range s.owners {
 			if old.forgettable() {
 				delete(s.owners, name)

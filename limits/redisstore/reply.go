@@ -19,6 +19,13 @@ func (o *owner) answered(c *call, reply []any) error {
 	if p.bad || len(reply) != 4+3*len(c.levels)+5*len(c.asks) {
 		return fmt.Errorf("%d values: %w", len(reply), errReply)
 	}
+	verdicts := parser{reply: reply[4+3*len(c.levels):]}
+	for _, a := range c.asks {
+		o.verdict(a, &verdicts)
+	}
+	if verdicts.bad {
+		return errReply
+	}
 	before := o.now()
 	forgot := last < o.heard // it does not know the last call that it answered
 	if forgot {
@@ -54,9 +61,6 @@ func (o *owner) answered(c *call, reply []any) error {
 			o.tellWithin(duration(l.chunk.until-server) + soon)
 		}
 	}
-	for _, a := range c.asks {
-		o.verdict(a, &p)
-	}
 	if p.bad {
 		return errReply
 	}
@@ -64,6 +68,9 @@ func (o *owner) answered(c *call, reply []any) error {
 		o.takenAtop(c)
 	}
 	for _, a := range c.asks {
+		if a.verdict.OK {
+			o.granted(a)
+		}
 		o.tell(a.charges)
 		close(a.done)
 	}
@@ -169,7 +176,7 @@ func (o *owner) refundLost(granted string) {
 	}
 }
 
-// verdict takes the result of one take.
+// verdict reads the result of one take.
 func (o *owner) verdict(a *ask, p *parser) {
 	granted, wait, by, over, turn := p.int() == 1, p.int(), p.int(), p.text(), p.text()
 	v := limits.Verdict{OK: granted, Told: true, Turn: turn}
@@ -178,21 +185,7 @@ func (o *owner) verdict(a *ask, p *parser) {
 		by = 1
 	}
 	for i := range a.charges {
-		ch := &a.charges[i]
-		ch.Over = granted && i < len(over) && over[i] == '1'
-		if !granted || ch.Over {
-			continue
-		}
-		switch l := o.level(ch.Limit); l.kind {
-		case slots:
-			l.ids[a.id] = struct{}{}
-		case purse:
-			ch.At = l.purse.Start
-		case rate:
-			o.turns++
-			l.past.Reserve(o.turns)
-			ch.At = o.turns
-		}
+		a.charges[i].Over = granted && i < len(over) && over[i] == '1'
 	}
 	if !granted {
 		c := &a.charges[by-1]
@@ -209,11 +202,31 @@ func (o *owner) verdict(a *ask, p *parser) {
 	a.verdict = v
 }
 
-// charged is what takes of the call charge on a rate at most.
+// granted notes what a take has got.
+func (o *owner) granted(a *ask) {
+	for i := range a.charges {
+		ch := &a.charges[i]
+		if ch.Over {
+			continue
+		}
+		switch l := o.level(ch.Limit); l.kind {
+		case slots:
+			l.ids[a.id] = struct{}{}
+		case purse:
+			ch.At = l.purse.Start
+		case rate:
+			o.turns++
+			l.past.Reserve(o.turns)
+			ch.At = o.turns
+		}
+	}
+}
+
+// charged is what the takes of the call have charged on a rate.
 func (c *call) charged(l *level) (sum micros) {
 	for _, a := range c.asks {
 		for i := range a.charges {
-			if ch := &a.charges[i]; ch.Limit.ID == l.limit.ID {
+			if ch := &a.charges[i]; a.verdict.OK && !ch.Over && ch.Limit.ID == l.limit.ID {
 				sum += worth(limits.RateOf(ch.Limit, ch.Scale), ch.N)
 			}
 		}

@@ -81,7 +81,7 @@ func (o *owner) takeHere(id uint64, charges []limits.Charge) bool {
 		case rate:
 			c.At = o.reserve(l, l.at(now)-o.early())
 		case purse:
-			c.At = l.purse.Start
+			c.At = l.purse.At(l.limit, now).Start
 		}
 		l.chunk.spend(c.N, l, now)
 	}
@@ -103,7 +103,7 @@ func (o *owner) metHere(c *limits.Charge, now micros, clock time.Time) bool {
 	}
 	l.chunk.use.add(float64(c.N), clock)
 	left := l.chunk.left(l, now)
-	return left >= c.N && l.left(now, c)-c.N >= c.Keep
+	return left > 0 && left >= c.N && l.left(now, c)-c.N >= c.Keep
 }
 
 // reserve numbers a charge on a rate, before which so much was left to pay.
