@@ -7,7 +7,7 @@ PENSTOCK  = $(GO) run ./cmd/penstock
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
-		printf '  %-10s %s\n' "$$name" "$$text"; done
+		printf '  %-11s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
 build: ## the static binary ./penstock
@@ -81,6 +81,11 @@ deploy: ## the files of deploy/ with promtool, and the image with buildah
 .PHONY: bench
 bench: ## the gateway's cost beside other proxies
 	$(GO) run ./bench
+
+.PHONY: bench-redis
+bench-redis: ## calls and time that limits shared through Redis cost
+	@scripts/need redis-server=redis-server
+	$(GO) test -count=1 -timeout 120s -run '^TestCallsOfLargeLimits$$' -bench . -v ./limits/redisstore
 
 .PHONY: docs
 docs: ## write the configuration's reference and schema anew

@@ -111,8 +111,12 @@ func (s *Store) beats() {
 func (o *owner) beat() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	hold := false
+	hold, now := false, o.now()
 	for _, l := range o.levels {
+		if l.chunk.units > 0 && now >= l.chunk.until {
+			hold = true
+			o.mark(l)
+		}
 		if l.kind == slots {
 			if hold = hold || l.held > 0; l.held > 0 {
 				o.mark(l)
