@@ -175,3 +175,46 @@ func TestDrainWaitsForWebSockets(t *testing.T) {
 		t.Errorf("%v\n%s", err, g.Logs())
 	}
 }
+
+// Whoever hangs up, nothing is left behind.
+//
+// covers CL-03
+func TestWebSocketsLeaveNothing(t *testing.T) {
+	up := harness.Serve(t, stack.NewRecorder(nil))
+	g := harness.Start(t, "upstreams: {up: {base_url: "+up+"/v1, limits: {concurrency: 100}}}\n")
+	round := func() {
+		var open []*websocket.Conn
+		for range 100 { // as many as may be open
+			conn, _, err := websocket.Dial(within(t), g.URL+"/v1/responses", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, conn)
+		}
+		if n := g.Metric(t, "penstock_concurrency_in_use"); n != 100 {
+			t.Errorf("%v slots are held, want 100", n)
+		}
+		for i, conn := range open {
+			switch i % 3 {
+			case 0:
+				_ = conn.CloseNow() // without a word
+			case 1:
+				_ = conn.Close(websocket.StatusNormalClosure, "")
+			default:
+				_ = conn.Write(within(t), websocket.MessageText, []byte(`{"type":"close"}`))
+				for err := error(nil); err == nil; {
+					_, _, err = conn.Read(within(t))
+				}
+			}
+		}
+		harness.Eventually(t, 10*time.Second, "all are closed and every slot is free", func() bool {
+			return g.Metric(t, "penstock_websockets") == 0 && g.Metric(t, "penstock_concurrency_in_use") == 0
+		})
+	}
+	round()
+	before := g.Descriptors(t)
+	round()
+	harness.Eventually(t, 10*time.Second, "no goroutine and no descriptor is left", func() bool {
+		return g.Descriptors(t) <= before+5 && g.Goroutines(t) < 60
+	})
+}
