@@ -38,6 +38,7 @@ func TestServerAway(t *testing.T) {
 			var mu sync.Mutex
 			var log []event
 			var slowest time.Duration
+			var takes, late int
 			var wg sync.WaitGroup
 			stop := time.Now().Add(5 * time.Second)
 			for _, s := range stores {
@@ -47,7 +48,11 @@ func TestServerAway(t *testing.T) {
 							began := time.Now()
 							_, v := take(t, s, 1, l)
 							mu.Lock()
-							slowest = max(slowest, time.Since(began))
+							took := time.Since(began)
+							takes++
+							if slowest = max(slowest, took); took > 2*timeout+50*time.Millisecond {
+								late++
+							}
 							if v.OK {
 								log = append(log, event{time.Now(), 1})
 							}
@@ -76,8 +81,10 @@ func TestServerAway(t *testing.T) {
 			if least := 300 * 4; len(log) < least {
 				t.Errorf("%d admitted in 5 s, want at least %d", len(log), least)
 			}
-			if slowest > 5*timeout { // the machine may be busy, too
-				t.Errorf("a take lasted %v", slowest)
+			// A busy machine may delay a few, but what waits for a server that is away
+			// would be all of them.
+			if late > takes/200 || slowest > time.Second {
+				t.Errorf("%d of %d takes lasted longer than the timeout allows, one %v", late, takes, slowest)
 			}
 		})
 	}
