@@ -1,0 +1,44 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+
+	"penstock/e2e/harness"
+)
+
+// lease is after how long the slots of a replica that is gone come back.
+const lease = 10 * time.Second
+
+// covers DIST-01 and DIST-07 (S4): one of three replicas is killed under load. The
+// fleet is never over a limit, the slots it held come back within the lease, and no
+// request of the others fails.
+func TestS4KilledReplica(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	c := f.load()
+	// A replica that has just missed an answer of Redis takes no more than its part,
+	// so one or the other slot may be free.
+	full := func() bool { return f.slots.within() >= slots-2 }
+	harness.Eventually(t, 5*time.Second, "all slots are used", full)
+	wait(2 * time.Second)
+	f.kill(f.replicas[2])
+	killed := time.Now()
+	wait(time.Second)
+	most := 0
+	for time.Since(killed) < 2*time.Second {
+		most = max(most, f.slots.within())
+		wait(5 * time.Millisecond)
+	}
+	if most >= slots-2 {
+		t.Errorf("%d slots are used a second after one of three replicas was killed; it held none", most)
+	}
+	harness.Eventually(t, lease+6*time.Second, "the slots are used again", full)
+	back := time.Since(killed)
+	t.Logf("at most %d of %d slots were used after the kill, and %d again after %v", most, slots, slots-2, back.Round(10*time.Millisecond))
+	if n := f.replicas[0].Metric(t, "penstock_store_replicas"); n != 2 {
+		t.Errorf("%v replicas are known", n)
+	}
+	wait(time.Second)
+	f.judge(c, 0)
+}
