@@ -16,8 +16,8 @@ import (
 // Each runs a test on a new database of each kind, which is open until it ends.
 func Each(t *testing.T, test func(t *testing.T, db *database.DB)) {
 	t.Helper()
-	for name, url := range map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "penstock.db") },
+	for name, url := range map[string]func(testing.TB) string{
+		"sqlite":   func(t testing.TB) string { return filepath.Join(t.TempDir(), "penstock.db") },
 		"postgres": Postgres,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, url(t))) })
@@ -25,7 +25,7 @@ func Each(t *testing.T, test func(t *testing.T, db *database.DB)) {
 }
 
 // Open opens a database until the test ends.
-func Open(t *testing.T, url string) *database.DB {
+func Open(t testing.TB, url string) *database.DB {
 	t.Helper()
 	db, err := database.Open(context.Background(), url)
 	if err != nil {
@@ -64,7 +64,7 @@ var shared struct {
 // Postgres returns the URL of an empty database of a PostgreSQL server that runs at
 // least until the test ends. It fails the test where there is no server to start:
 // install postgresql-15.
-func Postgres(t *testing.T) string {
+func Postgres(t testing.TB) string {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()

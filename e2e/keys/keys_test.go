@@ -104,8 +104,8 @@ func provider(t *testing.T) string {
 
 // covers SEC-08: two gateways on one database, each of its kinds.
 func TestChangesReachTheOtherGateway(t *testing.T) {
-	for kind, url := range map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "penstock.db") },
+	for kind, url := range map[string]func(testing.TB) string{
+		"sqlite":   func(t testing.TB) string { return filepath.Join(t.TempDir(), "penstock.db") },
 		"postgres": databasetest.Postgres,
 	} {
 		t.Run(kind, func(t *testing.T) {
