@@ -3,7 +3,11 @@ package clients
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -217,4 +221,42 @@ func TestWebSocketsLeaveNothing(t *testing.T) {
 	harness.Eventually(t, 10*time.Second, "no goroutine and no descriptor is left", func() bool {
 		return g.Descriptors(t) <= before+5 && g.Goroutines(t) < 60
 	})
+}
+
+// Providers speak HTTP/2, over which no WebSocket is opened: it gets a connection of
+// its own.
+func TestWebSocketToAProviderOfHTTP2(t *testing.T) {
+	protocols := make(chan string, 2)
+	rec := stack.NewRecorder(nil)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protocols <- r.Proto
+		if r.Header.Get("Upgrade") != "" {
+			rec.ServeHTTP(w, r)
+		}
+	}))
+	up.EnableHTTP2 = true
+	up.StartTLS()
+	t.Cleanup(func() {
+		up.CloseClientConnections()
+		up.Close()
+	})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: up.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := harness.Start(t, "upstreams: {up: {base_url: "+up.URL+"/v1}}\n", "SSL_CERT_FILE="+file)
+	if resp, body := post(t, g.URL+"/v1/files", "any", ""); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	conn, _, err := websocket.Dial(within(t), g.URL+"/v1/realtime?model=m", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseNow() }()
+	if _, got, err := conn.Read(within(t)); err != nil || !strings.Contains(string(got), "session.created") {
+		t.Errorf("%q %v", got, err)
+	}
+	if first, second := <-protocols, <-protocols; first != "HTTP/2.0" || second != "HTTP/1.1" {
+		t.Errorf("spoken: %s, %s", first, second)
+	}
 }
