@@ -103,7 +103,8 @@ func drive(t testing.TB, server redisstore.Server, replicas, perSecond int, d ti
 			break
 		}
 		for due := int(now.Sub(begin).Seconds() * float64(perSecond)); done < due; done++ {
-			work.Go(func() { request(stores[done%replicas]) })
+			s := stores[done%replicas]
+			work.Go(func() { request(s) })
 		}
 	}
 	measured.Store(0)
