@@ -97,3 +97,19 @@ func TestExampleOfTheReadme(t *testing.T) {
 		t.Errorf("%d upstreams, %d teams", len(c.Upstreams), len(c.Teams))
 	}
 }
+
+// The example of docs/shared-quotas.md loads, and has what the page says.
+func TestExampleOfAFleet(t *testing.T) {
+	c, err := config.Load("docs/examples/fleet.yaml", func(name string) (string, bool) {
+		if strings.HasPrefix(name, "REDIS") {
+			return "", false
+		}
+		return "a-key-for-" + name, true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Redis == nil || c.Redis.Replicas != 3 || len(c.Upstreams) != 2 || len(c.Teams) != 3 {
+		t.Errorf("redis %v, %d upstreams, %d teams", c.Redis, len(c.Upstreams), len(c.Teams))
+	}
+}

@@ -115,6 +115,50 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+func TestFleet(t *testing.T) {
+	const name = "kubernetes/fleet.yaml"
+	c := loadConfigMap(t, name, secretKeys(t, name))
+	deployment := kind(t, name, "Deployment")
+	checkWorkload(t, name, c, deployment, at(deployment, "spec", "template", "spec", "containers", 0))
+
+	replicas := fmt.Sprint(at(deployment, "spec", "replicas"))
+	if c.Redis == nil || replicas != number(c.Redis.Replicas) {
+		t.Fatalf("%s replicas do not share their limits, or are told of another number", replicas)
+	}
+	if fmt.Sprint(at(deployment, "spec", "strategy", "rollingUpdate", "maxUnavailable")) != "0" || time.Duration(c.Drain.Delay) == 0 {
+		t.Error("a rolling update takes pods away before others are ready, or before the Service has noticed")
+	}
+	pods := at(deployment, "spec", "template", "metadata", "labels")
+	budget := kind(t, name, "PodDisruptionBudget")
+	if !same(at(budget, "spec", "selector", "matchLabels"), pods) {
+		t.Error("the PodDisruptionBudget is not that of the pods")
+	}
+	redis := kind(t, name, "StatefulSet")
+	labels := at(redis, "spec", "template", "metadata", "labels")
+	policy := kind(t, name, "NetworkPolicy")
+	if !same(at(policy, "spec", "podSelector", "matchLabels"), labels) ||
+		!same(at(policy, "spec", "ingress", 0, "from", 0, "podSelector", "matchLabels"), pods) {
+		t.Error("the NetworkPolicy does not let the gateways to Redis")
+	}
+	selected := map[string]any{}
+	for _, doc := range documents(t, name) {
+		if at(doc, "kind") == "Service" {
+			selected[text(at(doc, "metadata", "name"))] = at(doc, "spec", "selector")
+		}
+	}
+	server, ok := c.Redis.Server()
+	if !ok {
+		t.Fatal("the configuration does not say where Redis is")
+	}
+	host, number, _ := strings.Cut(server.Addresses[0], ":")
+	if !same(selected[host], labels) || port(at(redis, "spec", "template", "spec", "containers", 0), "redis") != number {
+		t.Errorf("no Service leads to %v", server.Addresses)
+	}
+	if !same(selected["penstock"], pods) {
+		t.Error("the Service does not select the gateways")
+	}
+}
+
 // checkWorkload checks what both deployments have in common.
 func checkWorkload(t *testing.T, name string, c *config.Config, deployment, penstock any) {
 	t.Helper()
