@@ -21,7 +21,8 @@ type answer struct {
 	target *provider.Target
 	up     *Upstream
 	grant  *limits.Grant
-	watch  *watch
+	watch  watch
+	body   watched
 	cancel context.CancelCauseFunc
 	leave  func() bool // stops the end of the request from ending the attempt; nil where it is its child
 	sent   time.Time

@@ -62,13 +62,15 @@ func (n *notes) try(target *provider.Target, grant *limits.Grant) {
 // tell notes how the last attempt ended.
 func (n *notes) tell(err error) {
 	t := &n.tried[len(n.tried)-1]
+	if err == nil {
+		t.result = "ok"
+		return
+	}
 	var (
 		e    *provider.Error
 		open *breaker.OpenError
 	)
 	switch {
-	case err == nil:
-		t.result = "ok"
 	case errors.As(err, &e):
 		t.result = e.Code
 	case errors.As(err, &open):

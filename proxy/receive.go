@@ -99,8 +99,7 @@ func (x *exchange) readBody() error {
 	} else if !x.call.Multipart {
 		hold = most
 	}
-	control := http.NewResponseController(x.out.w)
-	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: control, pause: set.ReadTimeout, end: x.end()}
+	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: x.out.control, pause: set.ReadTimeout, end: x.end()}
 	body, whole, err := x.hold(src, r.ContentLength, hold)
 	if err != nil {
 		return x.bodyError(err)
@@ -122,7 +121,7 @@ const lingerFor = time.Second
 // of a body before and after the answer.
 func (x *exchange) leaveUnread() {
 	if x.unread {
-		_ = http.NewResponseController(x.out.w).SetReadDeadline(time.Now().Add(lingerFor))
+		_ = x.out.control.SetReadDeadline(time.Now().Add(lingerFor))
 	}
 }
 

@@ -18,7 +18,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // The buffers of the relay. What comes in a burst is read into large ones, so that
 // many events cost one write; a stream that is slow holds a small one while it waits.
-var small, large = buffers(8 << 10), buffers(32 << 10)
+var small, large = buffers(4 << 10), buffers(32 << 10)
 
 func buffers(size int) *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}

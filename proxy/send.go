@@ -136,7 +136,7 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 		parent = context.WithoutCancel(x.ctx)
 	}
 	ctx, cancel := context.WithCancelCause(parent)
-	a := &answer{target: t, up: up, grant: grant, watch: newWatch(cancel), cancel: cancel, sent: time.Now()}
+	a := &answer{target: t, up: up, grant: grant, watch: watch{cancel: cancel}, cancel: cancel, sent: time.Now()}
 	if x.s.Settings.Drain > 0 {
 		a.leave = context.AfterFunc(x.ctx, func() { a.end(x.cause()) })
 	}
@@ -172,7 +172,8 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 	}
 	x.learn(a, resp.Header)
 	if resp.StatusCode != http.StatusSwitchingProtocols { // or else it could not be written to
-		resp.Body = a.watch.body(resp.Body)
+		a.body = watched{resp.Body, &a.watch}
+		resp.Body = &a.body
 	}
 	switch {
 	case resp.StatusCode < 300 && streamed:

@@ -27,10 +27,6 @@ type watch struct {
 	read   atomic.Int64 // nanoseconds from since to the last read
 }
 
-func newWatch(cancel context.CancelCauseFunc) *watch {
-	return &watch{cancel: cancel}
-}
-
 // phase puts the next limit in force. end, if not zero, is when the answer must
 // have begun; code is then attempts_timeout if that comes first.
 func (w *watch) phase(code string, limit time.Duration, end time.Time) {
@@ -94,9 +90,7 @@ func (w *watch) stop() {
 	}
 }
 
-// body makes every read of an answer count for the idle limit.
-func (w *watch) body(b io.ReadCloser) io.ReadCloser { return &watched{b, w} }
-
+// A watched body makes every read of an answer count for the idle limit.
 type watched struct {
 	io.ReadCloser
 	w *watch

@@ -33,9 +33,12 @@ type stream struct {
 	explain func(event []byte) *provider.Error // what an upstream's error event means
 }
 
-// peekSize is how much is read at once before the first meaningful event, and into
-// buffers that are smaller.
+// peekSize is how much is read at once before the first meaningful event, and where
+// the reader's own buffer is too small for what is held.
 const peekSize = 8 << 10
+
+// minRead is how much room a buffer must have behind what is held to be read into.
+const minRead = 1 << 10
 
 // maxHeld bounds what is held of an event whose end has not arrived. Longer ones
 // pass as they are.
@@ -81,7 +84,7 @@ func (s *stream) cut(op, code, message string) []byte {
 	return event
 }
 
-// next reads once into buf, of peekSize at least, behind what was held of the read before, and returns
+// next reads once into buf, behind what was held of the read before, and returns
 // what of it may be passed on: a part of buf. What does not fit there is then in
 // ready. At the end of the source it sets err.
 func (s *stream) next(buf []byte) []byte {
@@ -181,7 +184,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		if s.err != nil {
 			return 0, readError(s.err)
 		}
-		if len(p) < peekSize {
+		if len(p) < len(s.partial)+minRead {
 			s.fill()
 		} else if out := s.next(p); len(out) > 0 {
 			return len(out), nil
