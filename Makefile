@@ -33,15 +33,17 @@ vet: ## formatting and go vet
 # What the tests start beside themselves.
 SERVERS = redis-server=redis-server '/usr/lib/postgresql/*/bin/postgres=postgresql'
 
+# The tests beside the code do without the profile of cmd/penstock/default.pgo, for
+# which everything would be compiled once more.
 .PHONY: test
 test: ## the tests beside the code, with a real Redis and PostgreSQL
 	@scripts/need $(SERVERS)
-	$(GO) test -timeout 240s ./...
+	$(GO) test -pgo=off -timeout 240s ./...
 
 .PHONY: race
 race: ## the same with the race detector
 	@scripts/need gcc=gcc $(SERVERS)
-	CGO_ENABLED=1 $(GO) test -race -timeout 480s ./...
+	CGO_ENABLED=1 $(GO) test -pgo=off -race -timeout 480s ./...
 
 # The version is part of the path, so that another one is built when it changes.
 LINT = .cache/golangci-lint-v2.15.0/golangci-lint
@@ -86,6 +88,10 @@ bench: ## the gateway's cost beside other proxies
 bench-redis: ## calls and time that limits shared through Redis cost
 	@scripts/need redis-server=redis-server
 	$(GO) test -count=1 -timeout 120s -run '^TestCallsOfLargeLimits$$' -bench . -v ./limits/redisstore
+
+.PHONY: pgo
+pgo: ## renew the profile by which go build optimises the gateway
+	$(GO) run ./bench -profile cmd/penstock/default.pgo
 
 .PHONY: docs
 docs: ## write the configuration's reference and schema anew

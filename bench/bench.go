@@ -74,7 +74,7 @@ func (b *bench) round(ctx context.Context, only string) error {
 			continue
 		}
 		for _, s := range b.systems {
-			if s.name == sysLogging && !l.logging || s.start == nil && l.fresh {
+			if (s.name == sysLogging || s.name == sysLedger) && !l.variants || s.start == nil && l.fresh {
 				continue
 			}
 			if err := b.one(ctx, s, l.fresh, l.run); err != nil {
@@ -116,7 +116,7 @@ func writeProfile(ctx context.Context, dir, binary, path, only string, p plan) e
 		return err
 	}
 	defer upstream.stop()
-	target, err := penstock(binary, true, admin)(ctx, dir, upstream.addr)
+	target, err := penstock(binary, variant{log: true}, admin)(ctx, dir, upstream.addr)
 	if err != nil {
 		return err
 	}

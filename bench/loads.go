@@ -52,10 +52,10 @@ type measurement struct {
 
 // loads are what each system is put under, in order.
 var loads = []struct {
-	name    string
-	fresh   bool // needs processes that have done nothing yet
-	logging bool // also with the access log on
-	run     func(*measurement, context.Context) error
+	name     string
+	fresh    bool // needs processes that have done nothing yet
+	variants bool // also with the access log, and with the ledger
+	run      func(*measurement, context.Context) error
 }{
 	{"small", false, true, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "small", 300) }},
 	{"large", false, false, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "large", 32<<10) }},

@@ -95,13 +95,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "%s, %d CPUs, %s, %s/%s\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	b.results.table(stdout, o.old != "")
+	if info, err := os.Stat(o.binary); err == nil {
+		fmt.Fprintf(stdout, "\nThe binary of penstock has %.1f MiB.\n", float64(info.Size())/(1<<20))
+	}
 	return b.results.failure()
 }
 
 // build compiles penstock as it is shipped.
 func build(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "penstock")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "penstock/cmd/penstock")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "penstock/cmd/penstock")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build penstock: %w; run bench from within the module\n%s", err, out)
 	}

@@ -51,6 +51,7 @@ type goal struct {
 var figures = []figure{
 	{title: "300 B request, 1 KB answer: CPU", unit: "µs", name: "small", goal: goal{ratio: 0.90}},
 	{title: "the same with the JSON access log, against without", unit: "µs", name: "small", system: sysLogging, base: sysPenstock, goal: goal{ratio: 1.15}},
+	{title: "the same with the usage ledger, against without", unit: "µs", name: "small", system: sysLedger, base: sysPenstock},
 	{title: "32 KB request, 1 KB answer: CPU", unit: "µs", name: "large", goal: goal{ratio: 1.00}},
 	{title: "SSE burst, usage counted: CPU per chunk", unit: "µs", name: "burst", goal: goal{ratio: 1.00}},
 	{title: "500 streams × 20 ms: CPU per chunk", unit: "µs", name: "paced", goal: goal{ratio: 1.15}},

@@ -15,6 +15,7 @@ import (
 const (
 	sysPenstock = "penstock"
 	sysLogging  = "penstock, access log"
+	sysLedger   = "penstock, ledger"
 	sysOld      = "old penstock"
 	sysProxy    = "reverse proxy"
 	sysNginx    = "nginx"
@@ -33,17 +34,18 @@ type system struct {
 func systems(binary, old, nginx string) []system {
 	all := []system{
 		{sysDirect, nil},
-		{sysPenstock, penstock(binary, false, "off")},
+		{sysPenstock, penstock(binary, variant{}, "off")},
 		{sysProxy, func(ctx context.Context, dir, upstream string) (*process, error) {
 			return startChild(ctx, dir, roleReverseProxy, upstream)
 		}},
-		{sysLogging, penstock(binary, true, "off")},
+		{sysLogging, penstock(binary, variant{log: true}, "off")},
+		{sysLedger, penstock(binary, variant{ledger: true}, "off")},
 	}
 	if nginx != "" {
 		all = append(all, system{sysNginx, runNginx(nginx)})
 	}
 	if old != "" {
-		all = append(all, system{sysOld, penstock(old, false, "off")})
+		all = append(all, system{sysOld, penstock(old, variant{}, "off")})
 	}
 	return all
 }
@@ -69,15 +71,24 @@ teams:
     keys: [{name: bench, hash: "sha256:%[5]s"}]
 `
 
+// A variant of penstock does what is measured apart from the rest.
+type variant struct {
+	log    bool // an access log
+	ledger bool // a usage ledger in SQLite
+}
+
 // penstock starts a gateway whose admin listener is at admin, or off.
-func penstock(binary string, log bool, admin string) func(context.Context, string, string) (*process, error) {
+func penstock(binary string, v variant, admin string) func(context.Context, string, string) (*process, error) {
 	return func(ctx context.Context, dir, upstream string) (*process, error) {
 		addr, err := freeAddress()
 		if err != nil {
 			return nil, err
 		}
 		sum := sha256.Sum256([]byte(key))
-		text := fmt.Sprintf(penstockConfig, addr, admin, log, upstream, hex.EncodeToString(sum[:]))
+		text := fmt.Sprintf(penstockConfig, addr, admin, v.log, upstream, hex.EncodeToString(sum[:]))
+		if v.ledger {
+			text += fmt.Sprintf("database: {url: %q}\n", filepath.Join(dir, "penstock-"+addr+".db"))
+		}
 		path := filepath.Join(dir, "penstock-"+addr+".yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return nil, fmt.Errorf("write the configuration: %w", err)
