@@ -173,17 +173,19 @@ func TestDatabaseGoesAway(t *testing.T) {
 	a.api(201, "POST", "/admin/teams", map[string]any{"name": "late"})
 }
 
-// With Redis, the other gateway is told of a change; it would look a little later
+// covers SEC-08: with Redis, the other gateway is told of a change; it would look a little later
 // anyway.
 func TestChangesAreAnnouncedByRedis(t *testing.T) {
 	server := redistest.Start(t)
-	up, db := provider(t), filepath.Join(t.TempDir(), "penstock.db")
+	up, db := provider(t), databasetest.Postgres(t)
 	redis := fmt.Sprintf("redis: {url: %q}", "redis://"+server.Addr)
 	a, b := start(t, up, db, redis), start(t, up, db, redis)
 	a.api(201, "POST", "/admin/teams", map[string]any{"name": "search"})
 	for i := range 5 {
-		key := a.api(201, "POST", "/admin/keys", map[string]any{"team": "search", "name": fmt.Sprint("k", i)})["key"].(string)
-		b.soon("an announced key", key, 200)
+		made := a.api(201, "POST", "/admin/keys", map[string]any{"team": "search", "name": fmt.Sprint("k", i)})
+		b.soon("an announced key", made["key"].(string), 200)
+		a.api(200, "POST", "/admin/keys/"+made["id"].(string)+"/revoke", nil)
+		b.soon("a key whose end was announced", made["key"].(string), 401)
 	}
 	server.Kill()
 	key := a.api(201, "POST", "/admin/keys", map[string]any{"team": "search", "name": "late"})["key"].(string)
