@@ -118,6 +118,9 @@ type Reply struct {
 	// Usage is the best knowledge so far, final once Body is drained. Safe to
 	// call only from the goroutine that reads Body.
 	Usage func() Usage
+	// Ended reports whether all there is to say has been said, so that only the end of
+	// Body is missing. Nil unless Stream. Same goroutine as Usage.
+	Ended func() bool
 	// Cut returns what tells the client, in its dialect and in band, that the
 	// stream has failed. Nil unless Stream. Same goroutine as Usage.
 	Cut func(code, message string) []byte

@@ -209,8 +209,18 @@ func upstreamError(e *provider.Error) *apiError {
 		return out
 	}
 	out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_"+e.Code, true
-	out.Message = "the upstream could not be reached or broke off before it answered"
+	if out.Message = faults[e.Code]; out.Message == "" {
+		out.Message = "the upstream could not be reached or broke off before it answered"
+	}
 	return out
+}
+
+// faults are those of upstreams that have a text of their own.
+var faults = map[string]string{
+	"reset":     "the upstream broke the connection off",
+	"truncated": "the upstream broke off before its answer was whole",
+	"not_json":  "what the upstream answered is not an answer of this API; its operator has to check the base URL",
+	"protocol":  "the upstream answered with a status that means nothing here, such as a redirect; its operator has to check the base URL",
 }
 
 // timeLimits are the time limits of an attempt, each an error of its own.

@@ -107,6 +107,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 	}
 	buf := pool.Get().(*[]byte)
 	defer func() { pool.Put(buf) }()
+	ended := false
 	ahead := min(team.Reserved().Output, a.grant.Reserved().Output)
 	for {
 		n, err := a.Body.Read(*buf)
@@ -130,6 +131,10 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 				ahead += more
 			}
 		}
+		if a.Stream && !ended && a.Ended() {
+			ended = true
+			a.watch.phase("idle_timeout", or(min(a.up.Timeouts.Idle, endsWithin), endsWithin), time.Time{})
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			x.rec.Outcome = "ok"
@@ -141,6 +146,10 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 		}
 	}
 }
+
+// endsWithin is how long an upstream may be silent behind the last event of a stream.
+// There are servers that leave the connection open, and with it the slot taken.
+const endsWithin = 2 * time.Second
 
 // burst is the size of a read from which on the next one gets a large buffer.
 const burst = 2 << 10

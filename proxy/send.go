@@ -145,13 +145,26 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 		a.watch.stop()
 		a.detach()
 		x.rec.Upstreamed += time.Since(a.sent)
-		e := openai.Broken(err, context.Cause(ctx))
+		e := told(err)
+		if e == nil {
+			e = openai.Broken(err, context.Cause(ctx))
+		}
 		cancel(nil)
 		return nil, e
 	}
 	a.Reply = reply
 	a.watch.phase("idle_timeout", up.Timeouts.Idle, time.Time{})
 	return a, nil
+}
+
+// told is what the upstream's status said, if it came as far: a text behind it that
+// does not come in time makes it no other.
+func told(err error) *provider.Error {
+	var e *provider.Error
+	if errors.As(err, &e) && e.Status >= 400 {
+		return e
+	}
+	return nil
 }
 
 // roundTrip sends the request and reads the reply.

@@ -62,7 +62,7 @@ func classify(status int, code, kind string, retryAfter bool) (provider.Kind, st
 	case status == http.StatusTooManyRequests || status == 529 || status == 498,
 		status == http.StatusServiceUnavailable && (retryAfter || overload[code] || overload[kind]):
 		return provider.KindCapacity, statusCode(status)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired:
 		return provider.KindCredential, statusCode(status)
 	case status == http.StatusNotImplemented: // of a path that it does not have
 		return provider.KindClient, statusCode(status)

@@ -126,6 +126,10 @@ func replyHeader(t *provider.Target, h http.Header) http.Header {
 		case !t.Forward && accounts[name]:
 		case ofHost[name], strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
 		case leaksAny(values, secrets):
+		case name == "Location":
+			if at := location(t, values[0]); at != "" {
+				out[name] = []string{at}
+			}
 		case isRateLimit(name):
 			out[upstreamPrefix+strings.TrimPrefix(name, "X-")] = values
 			if t.Forward {
@@ -136,6 +140,29 @@ func replyHeader(t *provider.Target, h http.Header) http.Header {
 		}
 	}
 	return out
+}
+
+// location is where a redirect leads from the gateway: to the same path there, where
+// it leads to the upstream's API; nowhere, where it leads elsewhere on that host.
+func location(t *provider.Target, value string) string {
+	u, err := url.Parse(value)
+	if err != nil || t.BaseURL == nil {
+		return ""
+	}
+	if u.Host != "" && !strings.EqualFold(u.Hostname(), t.BaseURL.Hostname()) {
+		return value // such as the storage that keeps a file
+	}
+	if u.Host == "" && !strings.HasPrefix(u.Path, "/") {
+		return value
+	}
+	rest, ok := strings.CutPrefix(u.EscapedPath(), t.BaseURL.EscapedPath())
+	if !ok || !strings.HasPrefix(rest, "/") {
+		return ""
+	}
+	if u.RawQuery != "" {
+		rest += "?" + u.RawQuery
+	}
+	return "/v1" + rest
 }
 
 func isRateLimit(name string) bool {

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -22,13 +21,13 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 	if c.Op.Metered || resp.StatusCode >= 400 {
 		unzip(resp)
 	}
-	if resp.StatusCode >= 400 {
+	if resp.StatusCode >= 400 && resp.StatusCode < 600 {
 		return nil, failed(t, c, resp)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols && c.Upgrade {
 		return upgraded(t, resp)
 	}
-	if resp.StatusCode < 200 {
+	if meaningless(c, resp.StatusCode) {
 		resp.Body.Close()
 		return nil, &provider.Error{Kind: provider.KindHealth, Code: "protocol", Err: fmt.Errorf("unexpected status %d", resp.StatusCode)}
 	}
@@ -54,6 +53,13 @@ func (Adapter) Reply(t *provider.Target, c *provider.Call, resp *http.Response) 
 		return nil, err
 	}
 	return r, nil
+}
+
+// meaningless reports whether a status says nothing to the client of such a call. A
+// redirect of a call that carries a prompt would lead it past the gateway, to a host
+// that is not its concern.
+func meaningless(c *provider.Call, status int) bool {
+	return status < 200 || status >= 600 || status >= 300 && status < 400 && answersJSON[c.Op.Name]
 }
 
 // A reading is how an answer has to be read.
@@ -92,41 +98,6 @@ func readingOf(c *provider.Call, resp *http.Response) reading {
 // answersJSON are the operations whose answer, unless it is streamed, is a JSON
 // object whatever was asked for.
 var answersJSON = map[string]bool{opChat: true, opCompletions: true, opResponses: true, opEmbeddings: true, opDecisions: true}
-
-// unzip opens an answer that is compressed although we did not ask for it.
-// Streams come out of it at every flush of the upstream.
-func unzip(resp *http.Response) {
-	switch strings.ToLower(resp.Header.Get("Content-Encoding")) {
-	case "gzip", "x-gzip":
-	case "identity":
-		resp.Header.Del("Content-Encoding")
-		return
-	default:
-		return
-	}
-	resp.Header.Del("Content-Encoding")
-	resp.ContentLength = -1
-	resp.Body = &gunzipped{src: resp.Body}
-}
-
-// gunzipped is a compressed body as it was before. It reads its header with the
-// first bytes, not when it is made.
-type gunzipped struct {
-	src io.ReadCloser
-	r   *gzip.Reader
-}
-
-func (g *gunzipped) Read(p []byte) (n int, err error) {
-	if g.r == nil {
-		if g.r, err = gzip.NewReader(g.src); err != nil {
-			g.r = nil
-			return 0, err
-		}
-	}
-	return g.r.Read(p)
-}
-
-func (g *gunzipped) Close() error { return g.src.Close() }
 
 func mediaType(h http.Header) string {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
@@ -221,7 +192,7 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 	}
 	delimited := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor > 1
 	switch {
-	case gjson.ValidBytes(body):
+	case gjson.ValidBytes(body) && (!answersJSON[c.Op.Name] || resp.StatusCode != http.StatusOK || isObject(body)):
 	case !delimited:
 		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
 	case answersJSON[c.Op.Name]:
@@ -234,6 +205,11 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 func unfinished(body []byte) bool {
 	status := gjson.GetBytes(body, "status").String()
 	return status == "queued" || status == "in_progress"
+}
+
+func isObject(body []byte) bool {
+	text := bytes.TrimLeft(body, " \t\r\n")
+	return len(text) > 0 && text[0] == '{'
 }
 
 // isFailure reports whether an answer is an error in one of the shapes that stand

@@ -67,6 +67,7 @@ func streamReply(r *provider.Reply, t *provider.Target, c *provider.Call, resp *
 	}
 	r.Body, r.Stream, r.Length = s, true, -1
 	r.Usage = s.tap.current
+	r.Ended = func() bool { return s.tap.done }
 	r.Cut = func(code, message string) []byte { return s.cut(streamOp(c), code, message) }
 	return nil
 }
