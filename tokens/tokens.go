@@ -3,6 +3,7 @@
 package tokens
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 )
@@ -23,8 +24,32 @@ type Config struct {
 type Estimator struct {
 	mu     sync.Mutex
 	cfg    Config
-	ratio  map[string]float64 // moving mean of actual ÷ estimated input, by target
+	ratio  map[string]*ratios // by target
 	output map[use]*recent    // by team and model
+}
+
+// ratios are moving means of actual ÷ estimated input, by the size of the text, 0
+// where none of that size was seen. Short prompts consist of what a provider adds
+// to each as much as of text, and must not speak for long ones.
+type ratios [9]float64
+
+// sizeOf is the class of a text's size; each reaches four times as far as the one
+// before.
+func sizeOf(text int64) int { return min(bits.Len64(uint64(max(text, 0)))/2, len(ratios{})-1) }
+
+// of is the ratio for a size: its own, or the next class's, or what is known further
+// off, of which half is believed for each class between.
+func (r *ratios) of(size int) float64 {
+	for d := range len(r) {
+		share := 1 / float64(int(1)<<max(0, d-1))
+		if i := size + d; i < len(r) && r[i] > 0 {
+			return 1 + (r[i]-1)*share
+		}
+		if i := size - d; i >= 0 && r[i] > 0 {
+			return 1 + (r[i]-1)*share
+		}
+	}
+	return 1
 }
 
 // A use is what a prediction is for.
@@ -32,7 +57,7 @@ type use struct{ team, model string }
 
 // New returns an estimator that knows nothing yet.
 func New(cfg Config) *Estimator {
-	return &Estimator{cfg: cfg, ratio: make(map[string]float64), output: make(map[use]*recent)}
+	return &Estimator{cfg: cfg, ratio: make(map[string]*ratios), output: make(map[use]*recent)}
 }
 
 // Configure applies a new configuration; what was learned stays.
@@ -47,11 +72,11 @@ func (e *Estimator) Configure(cfg Config) {
 func (e *Estimator) Input(target string, text, parts int64) int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r, ok := e.ratio[target]
-	if !ok {
-		r = 1
+	ratio := 1.0
+	if r := e.ratio[target]; r != nil {
+		ratio = r.of(sizeOf(text))
 	}
-	return max(1, int64(float64(text)/e.cfg.BytesPerToken*r)+parts)
+	return max(1, int64(float64(text)/e.cfg.BytesPerToken*ratio)+parts)
 }
 
 // LearnInput corrects the ratio of a target by what a provider reported.
@@ -63,14 +88,19 @@ func (e *Estimator) LearnInput(target string, text, parts, actual int64) {
 	defer e.mu.Unlock()
 	seen := float64(actual-parts) / (float64(text) / e.cfg.BytesPerToken)
 	seen = min(max(seen, 0.1), 10)
-	old, ok := e.ratio[target]
-	if !ok {
+	r := e.ratio[target]
+	if r == nil {
 		if len(e.ratio) >= maxEntries {
 			return
 		}
-		old = seen
+		r = &ratios{}
+		e.ratio[target] = r
 	}
-	e.ratio[target] = old + 0.1*(seen-old)
+	mean := &r[sizeOf(text)]
+	if *mean == 0 {
+		*mean = seen
+	}
+	*mean += 0.1 * (seen - *mean)
 }
 
 // Output predicts the output of a request: the 90th percentile of what the team

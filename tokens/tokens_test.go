@@ -27,6 +27,35 @@ func TestInputIsCorrectedByTarget(t *testing.T) {
 	}
 }
 
+// Short prompts, to which a provider adds as much as they say, do not speak for
+// long ones: an estimate that is too low for those is refused for ever, and one that
+// is too high holds back what they could use.
+func TestShortPromptsDoNotSpeakForLongOnes(t *testing.T) {
+	for _, c := range []struct {
+		short int64 // tokens reported for 24 bytes
+		low   int64 // bounds for 32,000 bytes of which none were seen
+		high  int64
+	}{{5, 7900, 8000}, {12, 8000, 8500}} {
+		e := estimator()
+		for range 100 {
+			e.LearnInput("a", 24, 0, c.short)
+		}
+		if got := e.Input("a", 24, 0); got < c.short-1 || got > c.short {
+			t.Errorf("short: %d, want %d", got, c.short)
+		}
+		if got := e.Input("a", 32_000, 0); got < c.low || got > c.high {
+			t.Errorf("long, after short ones of %d tokens: %d, want %d to %d", c.short, got, c.low, c.high)
+		}
+		for range 100 {
+			e.LearnInput("a", 32_000, 0, 12_000)
+			e.LearnInput("a", 24, 0, c.short)
+		}
+		if got := e.Input("a", 40_000, 0); got < 14_900 || got > 15_000 {
+			t.Errorf("long: %d, want 15,000 in proportion", got)
+		}
+	}
+}
+
 func TestOutputIsAMovingP90(t *testing.T) {
 	e := estimator()
 	if got := e.Output("t", "m", 0); got != 1024 {
