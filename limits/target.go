@@ -273,8 +273,8 @@ type Stated struct {
 }
 
 // Learn corrects the limits by what the answer to the grant's request stated: a
-// limit is adopted where none is configured, and what remains there lowers what
-// remains here.
+// limit is adopted where none is configured or the configured one is wider, and what
+// remains there lowers what remains here.
 func (g *Grant) Learn(s Stated) {
 	t := g.Target
 	t.mu.Lock()
@@ -342,7 +342,7 @@ func (t *Target) counterpart(s Stated) *Limit {
 		}
 	}
 	if best != nil {
-		return best
+		return t.narrower(s, best)
 	}
 	for _, l := range t.configured {
 		if l.Dimension == s.Dimension {
@@ -350,6 +350,25 @@ func (t *Target) counterpart(s Stated) *Limit {
 		}
 	}
 	return t.adopt(s)
+}
+
+// narrower is the stated limit where it is less than the configured one: then the
+// provider refuses what the configuration allows, so both are kept to.
+func (t *Target) narrower(s Stated, configured *Limit) *Limit {
+	learned := t.learned[s.Dimension]
+	switch {
+	case s.window() == 0:
+		if learned != nil {
+			return learned
+		}
+		return configured
+	case s.Limit < configured.Amount:
+		return t.adopt(s)
+	case learned != nil:
+		t.learned[s.Dimension] = nil
+		t.merge()
+	}
+	return configured
 }
 
 func (t *Target) adopt(s Stated) *Limit {

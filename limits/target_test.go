@@ -65,6 +65,41 @@ func TestConfiguredLimitsAreNotReplaced(t *testing.T) {
 	})
 }
 
+// A provider that states less than is configured refuses what is configured, so
+// what it states is kept to, until it states more again.
+func TestStatedLimitBelowTheConfiguredOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		own := rateLimit("a", Requests, 100, time.Minute)
+		up := w.target("a", own)
+		learn := func(limit, remaining int64, reset time.Duration) []*Limit {
+			g, err := w.q.Acquire(t.Context(), request("t", 1, 1, up))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Settle(Cost{Requests: 1})
+			g.Learn(Stated{Dimension: Requests, Limit: limit, Remaining: remaining, Reset: reset, Sent: time.Now()})
+			return up.Limits()
+		}
+		ls := learn(50, 40, 12*time.Second)
+		if len(ls) != 2 || ls[0].Amount != 50 || ls[0].Window != time.Minute || ls[1] != own {
+			t.Fatalf("limits %v, want 50 beside the configured 100", ls)
+		}
+		if levels, _ := w.m.Levels(t.Context(), ls[:1]); levels[0].Remaining != 40 {
+			t.Errorf("level %d, want the 40 that the provider has left", levels[0].Remaining)
+		}
+		if ls := learn(50, 30, 0); len(ls) != 2 {
+			t.Errorf("limits %v: a statement without a reset has ended what was learned", ls)
+		}
+		if ls := learn(10, 9, time.Hour); len(ls) != 2 || ls[0].Amount != 50 {
+			t.Errorf("limits %v: another window's limit was taken for a minute's", ls)
+		}
+		if ls := learn(200, 100, 30*time.Second); len(ls) != 1 {
+			t.Errorf("limits %v, want the configured one alone", ls)
+		}
+	})
+}
+
 func TestSlowsDownAndRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
