@@ -32,7 +32,8 @@ type Target struct {
 	learn      bool
 	corrected  [2]time.Time // by dimension, when a level was last corrected
 	base       *Limit       // concurrency to slow down where nothing else is limited
-	all        []*Limit     // learned, base and configured
+	pace       *Limit       // requests, likewise
+	all        []*Limit     // learned, base, pace and configured
 	scale      int64        // thousandths of the limits in force
 	until      time.Time
 
@@ -78,8 +79,10 @@ func (t *Target) merge() {
 			t.all = append(t.all, l)
 		}
 	}
-	if t.base != nil {
-		t.all = append(t.all, t.base)
+	for _, l := range []*Limit{t.base, t.pace} {
+		if l != nil {
+			t.all = append(t.all, l)
+		}
 	}
 	t.all = append(t.all, t.configured...)
 }
@@ -182,7 +185,8 @@ func (t *Target) Load() float64 {
 
 // Outcome counts an answer: rejected when the upstream had no capacity (429, 529,
 // 503 with Retry-After). A window with more than 10 % rejects slows the target
-// down by a fifth, one with less than 3 % speeds it up by 2 points.
+// down by a fifth, one with less than 3 % speeds it up by 2 points. Where no limit
+// is known, the window's rate is taken for the upstream's.
 func (t *Target) Outcome(rejected bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -199,14 +203,19 @@ func (t *Target) Outcome(rejected bool) {
 	case ratio < 0.03 && t.scale < full:
 		t.scale = min(full, t.scale+slowIncrease)
 		if t.scale == full {
-			t.base = nil
+			t.base, t.pace = nil, nil
 			t.merge()
 		}
+	}
+	if t.pace != nil && float64(t.rejects) <= 0.10*float64(t.samples) {
+		// It may be its slots that the upstream has too few of, and not its rate.
+		t.setPace(float64(t.pace.Amount) * 1.05)
 	}
 	t.samples, t.rejects, t.since, t.peak = 0, 0, time.Now(), t.inUse
 }
 
 func (t *Target) slowDown() {
+	t.scale = max(slowFloor, t.scale*8/10)
 	if len(t.all) == 0 {
 		t.base = &Limit{
 			ID: "target/" + t.Name + "/adaptive", Scope: ScopeModel, Owner: t.Name,
@@ -214,7 +223,22 @@ func (t *Target) slowDown() {
 		}
 		t.merge()
 	}
-	t.scale = max(slowFloor, t.scale*8/10)
+	if t.base != nil && t.samples >= slowSamples && t.samples > t.rejects {
+		// What it accepts while it refuses the rest is its own rate, once its burst is
+		// used up.
+		accepted := float64(t.samples-t.rejects) / max(time.Since(t.since), time.Millisecond).Minutes()
+		t.setPace(accepted * full / float64(t.scale))
+	}
+}
+
+// setPace limits requests in a minute.
+func (t *Target) setPace(perMinute float64) {
+	n := max(1, int64(math.Ceil(min(perMinute, 1e12))))
+	t.pace = &Limit{
+		ID: "target/" + t.Name + "/pace", Scope: ScopeModel, Owner: t.Name,
+		Dimension: Requests, Amount: n, Window: time.Minute, Burst: max(1, n/12), Wait: true,
+	}
+	t.merge()
 }
 
 // started and ended keep the figures that predictions rest on.

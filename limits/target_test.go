@@ -137,6 +137,48 @@ func TestSlowsDownAndRecovers(t *testing.T) {
 	})
 }
 
+// An upstream that says nothing but 429 is asked as often as it has accepted, which
+// is let grow until it refuses again, and forgotten once it is at ease.
+func TestUnlimitedUpstreamGetsAPaceWhenItRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := newWorld().target("a")
+		outcomes := func(n, rejected int) {
+			time.Sleep(10 * time.Second)
+			for i := range n {
+				up.Outcome(i < rejected)
+			}
+		}
+		pace := func() (perMinute float64) {
+			for _, l := range up.Limits() {
+				if l.Dimension == Requests {
+					perMinute = float64(l.Amount) * up.Scale() / l.Window.Minutes()
+				}
+			}
+			return perMinute
+		}
+		outcomes(50, 30) // 20 in 10 s
+		if p := pace(); p < 119 || p > 121 {
+			t.Errorf("%v a minute, want the 120 that it accepts", p)
+		}
+		outcomes(50, 3)
+		if p := pace(); p < 125 || p > 127 {
+			t.Errorf("%v a minute, want 5 %% more after a window with 6 %% rejects", p)
+		}
+		for range 20 {
+			outcomes(50, 0)
+		}
+		if ls := up.Limits(); len(ls) != 0 {
+			t.Errorf("limits %v after many clean windows", ls)
+		}
+		for range 9 {
+			outcomes(1, 1)
+		}
+		if p := pace(); p != 0 {
+			t.Errorf("%v a minute from too few answers", p)
+		}
+	})
+}
+
 func TestUnlimitedUpstreamGetsACeilingWhenItRejects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -360,3 +360,18 @@ func TestNothingIsRetriedAfterTheCommit(t *testing.T) {
 		}
 	})
 }
+
+// A 429 that does not say for how long holds back the next request as well, for a
+// moment.
+func TestBare429HoldsTheNextRequestBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, inTurn(sends(429, `{}`), sends(200, answerJSON)), nil, func(s *Snapshot) { s.Settings.MaxAttempts = 1 })
+		if o := w.chat(hello); o.status == 200 {
+			t.Fatalf("status %d of a request that was refused", o.status)
+		}
+		if o := w.chat(hello); o.status != 200 || o.took != w.s.Settings.BaseDelay {
+			t.Errorf("status %d after %v, want 200 after %v", o.status, o.took, w.s.Settings.BaseDelay)
+		}
+		w.settled()
+	})
+}

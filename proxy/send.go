@@ -106,8 +106,12 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 	switch e.Kind {
 	case provider.KindCapacity:
 		grant.Target.Outcome(reached(e))
-		if e.RetryAfter > 0 {
-			grant.Target.Pause(time.Now().Add(min(e.RetryAfter, time.Minute)))
+		pause := min(e.RetryAfter, time.Minute)
+		if pause <= 0 && reached(e) {
+			pause = x.s.Settings.BaseDelay // whoever is next would be refused as well
+		}
+		if pause > 0 {
+			grant.Target.Pause(time.Now().Add(pause))
 		}
 	case provider.KindCredential, provider.KindBilling:
 		if t.Forward {
