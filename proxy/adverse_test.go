@@ -200,7 +200,7 @@ func (c *adverse) run(t *testing.T) {
 
 func (c *adverse) judge(t *testing.T, up simulate.Config, from, to progress, open float64) {
 	minutes := (c.lasts - c.lasts/3).Minutes()
-	used := 0.0
+	var used float64
 	switch {
 	case up.RPM > 0:
 		used = (to.requests - from.requests) / (float64(up.RPM) * minutes)
