@@ -47,6 +47,8 @@ func (l *Lease) ShadowRefusals() []*Limit {
 }
 
 // Extend reserves more tokens and money than was predicted, into debt if need be.
+// A refund takes what was added for reserved from the start: of a bucket that was
+// nearly full since then, as much as was added may be lost.
 func (l *Lease) Extend(more Cost) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
