@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/url"
 	"strconv"
 	"strings"
@@ -54,15 +55,18 @@ func isPort(text string) bool {
 	return text == "" || err == nil && n > 0
 }
 
-// isOwn says whether a URL leads back to the data listener, for ever.
+// isOwn says whether a URL leads back to a listener of this process: to that for
+// data for ever, and to that for administration with the keys of clients.
 func (v *validator) isOwn(u *url.URL) bool {
-	own, ok := parseAddress(v.c.Listen)
-	port, _ := strconv.Atoi(u.Port())
-	if !ok || port == 0 || port != own.port {
-		return false
+	port, _ := strconv.Atoi(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]))
+	to := address{host: strings.ToLower(u.Hostname()), port: port}
+	for _, listen := range [...]string{v.c.Listen, v.c.Admin.Listen} {
+		own, ok := parseAddress(listen) // off is none
+		if ok && own.port == port && (to.host == strings.ToLower(own.host) || to.all() || to.loopback() && (own.loopback() || own.all())) {
+			return true
+		}
 	}
-	to := address{host: u.Hostname(), port: port}
-	return to.host == own.host || to.all() || to.loopback() && (own.loopback() || own.all())
+	return false
 }
 
 // ownHeaders are those that the gateway and its transport set themselves:
