@@ -1,6 +1,9 @@
 package config
 
 import (
+	"slices"
+	"strings"
+
 	"go.yaml.in/yaml/v4"
 )
 
@@ -16,6 +19,9 @@ var providers = []struct{ name, keyVariable, baseURL string }{
 	{"together", "TOGETHER_API_KEY", "https://api.together.xyz/v1"},
 	{"gemini", "GEMINI_API_KEY", "https://generativelanguage.googleapis.com/v1beta/openai"},
 }
+
+// otherKeyVariables are the keys of providers that make no upstream.
+var otherKeyVariables = []string{"ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "COHERE_API_KEY", "GOOGLE_API_KEY"}
 
 // settingVariables are the environment variables that stand in for keys of the
 // file, where there is no file.
@@ -53,6 +59,30 @@ func FromEnvironment(getenv func(string) (string, bool)) (*Config, error) {
 	}
 	found := d.addEnvironment(getenv)
 	return d.config(found, "")
+}
+
+// EnvironmentHint is what to tell somebody whose environment holds the key of a
+// provider, but none that makes an upstream. It is empty when there is nothing to
+// tell, and holds names of variables, never their values.
+func EnvironmentHint(getenv func(string) (string, bool)) string {
+	if getenv == nil {
+		return ""
+	}
+	isSet := func(variable string) bool {
+		value, _ := getenv(variable)
+		return value != ""
+	}
+	taken := make([]string, 0, len(providers)+1)
+	for _, p := range providers {
+		taken = append(taken, p.keyVariable)
+	}
+	taken = append(taken, "OPENAI_UPSTREAM_URL")
+	at := slices.IndexFunc(otherKeyVariables, isSet)
+	if at < 0 || slices.ContainsFunc(taken, isSet) {
+		return ""
+	}
+	return otherKeyVariables[at] + " is set but not used: Penstock talks to OpenAI-compatible upstreams only, and takes " +
+		strings.Join(taken, ", ") + "; name another such upstream in a file"
 }
 
 // fromEnvironment says whether there is no file.

@@ -67,6 +67,31 @@ func TestFromEnvironment(t *testing.T) {
 	}
 }
 
+func TestEnvironmentHint(t *testing.T) {
+	for _, test := range []struct {
+		env  map[string]string
+		want string // how the hint begins
+	}{
+		{nil, ""},
+		{map[string]string{"ANTHROPIC_API_KEY": ""}, ""},
+		{map[string]string{"ANTHROPIC_API_KEY": "sk-live"}, "ANTHROPIC_API_KEY is set but not used: "},
+		{map[string]string{"COHERE_API_KEY": "sk-live", "GROQ_API_KEY": ""}, "COHERE_API_KEY is set but not used: "},
+		{map[string]string{"ANTHROPIC_API_KEY": "sk-live", "GROQ_API_KEY": "a"}, ""},
+		{map[string]string{"ANTHROPIC_API_KEY": "sk-live", "OPENAI_UPSTREAM_URL": "http://127.0.0.1:8000/v1"}, ""},
+	} {
+		got := EnvironmentHint(lookupIn(test.env))
+		if (got == "") != (test.want == "") || !strings.HasPrefix(got, test.want) || strings.Contains(got, "sk-live") {
+			t.Errorf("%v: %q, want %q", test.env, got, test.want)
+		}
+		if got != "" && (!strings.Contains(got, "OPENAI_API_KEY, ") || !strings.Contains(got, "GEMINI_API_KEY")) {
+			t.Errorf("%q does not name the variables that are taken", got)
+		}
+	}
+	if EnvironmentHint(nil) != "" {
+		t.Error("a hint without an environment")
+	}
+}
+
 func TestEnvironmentSettings(t *testing.T) {
 	c, err := FromEnvironment(lookupIn(map[string]string{
 		"PENSTOCK_LISTEN": ":8181", "PENSTOCK_INSECURE_NO_AUTH": "true", "PENSTOCK_ADMIN_LISTEN": "0.0.0.0:9191",

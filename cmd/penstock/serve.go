@@ -39,6 +39,8 @@ func (c *serveCommand) Run(env *environment) error {
 	}
 	if c.Config != "" {
 		g.reloads(c.Config, env)
+	} else if hint := config.EnvironmentHint(env.getenv); hint != "" {
+		g.log.Warn(hint)
 	}
 	return g.serve(env.ctx)
 }
