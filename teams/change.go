@@ -88,7 +88,11 @@ func (r *Registry) DeleteTeam(ctx context.Context, name string, withKeys bool) e
 			return err
 		}
 		if n := len(r.Keys(name)); n > 0 && !withKeys {
-			return &Invalid{Field: "keys", Message: fmt.Sprintf("the team has %d keys; revoke them first, or with it", n)}
+			text := fmt.Sprintf("the team has %d keys; revoke them first, or with it", n)
+			if n == 1 {
+				text = "the team has 1 key; revoke it first, or with the team"
+			}
+			return &Invalid{Field: "keys", Message: text}
 		}
 		return r.Store.DeleteTeam(ctx, version, name)
 	})

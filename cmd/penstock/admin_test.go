@@ -75,6 +75,17 @@ func TestEveryAdminRouteHasARole(t *testing.T) {
 	}
 }
 
+func TestSeconds(t *testing.T) {
+	for s, want := range map[float64]string{
+		0: "0.000 s", 0.0123: "0.012 s", 59.9994: "59.999 s", 59.9996: "1m", 60: "1m", 61.4: "1m1s", 3600: "1h", 7265: "2h1m5s", 86_400: "1d",
+		489_600: "5d16h", 489_922.259: "5d16h5m",
+	} {
+		if got := seconds(s); got != want {
+			t.Errorf("%v: %q, want %q", s, got, want)
+		}
+	}
+}
+
 func TestExplainAndLimitsByCommand(t *testing.T) {
 	g := startGateway(t, `
 database: {url: `+filepath.Join(t.TempDir(), "penstock.db")+`}

@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
+	"penstock/config"
 	"penstock/limits"
 	"penstock/proxy"
 )
@@ -107,7 +109,18 @@ func amount(dimension string, n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-func seconds(s float64) string { return strconv.FormatFloat(s, 'f', 3, 64) + " s" }
+// seconds writes a duration: to the millisecond below a minute, and then to the second,
+// or to the minute from a day on.
+func seconds(s float64) string {
+	if s < 59.9995 {
+		return strconv.FormatFloat(s, 'f', 3, 64) + " s"
+	}
+	step := time.Second
+	if s >= 24*60*60 {
+		step = time.Minute
+	}
+	return config.Duration(time.Duration(s * float64(time.Second)).Round(step)).String()
+}
 
 type limitsCommand struct {
 	adminFlags
