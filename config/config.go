@@ -279,15 +279,16 @@ type Usage struct {
 // Price is what a model costs under some conditions. In the file a bare number is
 // the price of input.
 type Price struct {
-	Input    Money    `yaml:"input,omitempty" jsonschema_description:"A million input tokens." jsonschema:"example=2.50"`
-	Output   Money    `yaml:"output,omitempty" jsonschema_description:"A million output tokens, reasoning included." jsonschema:"example=10"`
-	Cached   *Money   `yaml:"cached,omitempty" jsonschema_description:"A million input tokens read from the provider's cache; like other input when absent." jsonschema:"example=0.25"`
-	Write    *Money   `yaml:"write,omitempty" jsonschema_description:"A million input tokens written to the provider's cache; like other input when absent." jsonschema:"example=3.125"`
-	Request  Money    `yaml:"request,omitempty" jsonschema_description:"Each request, as for images." jsonschema:"example=0.04"`
-	From     string   `yaml:"from,omitempty" jsonschema_description:"First day in UTC on which this price holds." jsonschema:"example=2027-01-01"`
-	Above    Amount   `yaml:"above,omitempty" jsonschema_description:"Holds for requests with more input tokens than this, for all of their tokens." jsonschema:"example=200k"`
-	Hours    []string `yaml:"hours,omitempty" jsonschema_description:"Holds within these hours in UTC." jsonschema:"example=01:00-04:00"`
-	Weekdays bool     `yaml:"weekdays,omitempty" jsonschema_description:"Holds from Monday to Friday in UTC." jsonschema:"default=false"`
+	Input     Money    `yaml:"input,omitempty" jsonschema_description:"A million input tokens." jsonschema:"example=2.50"`
+	Output    Money    `yaml:"output,omitempty" jsonschema_description:"A million output tokens, those of reasoning included where they have no price of their own." jsonschema:"example=10"`
+	Reasoning *Money   `yaml:"reasoning,omitempty" jsonschema_description:"A million output tokens of reasoning; like other output when absent." jsonschema:"example=15"`
+	Cached    *Money   `yaml:"cached,omitempty" jsonschema_description:"A million input tokens read from the provider's cache; like other input when absent." jsonschema:"example=0.25"`
+	Write     *Money   `yaml:"write,omitempty" jsonschema_description:"A million input tokens written to the provider's cache; like other input when absent." jsonschema:"example=3.125"`
+	Request   Money    `yaml:"request,omitempty" jsonschema_description:"Each request, as for images." jsonschema:"example=0.04"`
+	From      string   `yaml:"from,omitempty" jsonschema_description:"First day in UTC on which this price holds." jsonschema:"example=2027-01-01"`
+	Above     Amount   `yaml:"above,omitempty" jsonschema_description:"Holds for requests with more input tokens than this, for all of their tokens." jsonschema:"example=200k"`
+	Hours     []string `yaml:"hours,omitempty" jsonschema_description:"Holds within these hours in UTC." jsonschema:"example=01:00-04:00"`
+	Weekdays  bool     `yaml:"weekdays,omitempty" jsonschema_description:"Holds from Monday to Friday in UTC." jsonschema:"default=false"`
 }
 
 // Prices are the prices of a model. Of the entries that apply to a request the last

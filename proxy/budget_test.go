@@ -377,6 +377,31 @@ func TestBudgetFollowsAStream(t *testing.T) {
 	})
 }
 
+// Where reasoning is dearer than other output, the reservation is as if all of the
+// output were reasoning, and the settlement is by what it was.
+func TestBudgetReservesReasoning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reserved := int64(0)
+		var w *world
+		var l *limits.Limit
+		w, l, ledger := budgetWorld(t, 10_000, func(rw http.ResponseWriter, r *http.Request) {
+			reserved = 10_000 - w.remaining(l)
+			rw.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(rw, `{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":10,"completion_tokens_details":{"reasoning_tokens":4}}}`)
+		}, nil, func(s *Snapshot) {
+			s.Prices = usage.New(map[string]usage.Model{"m": {{Input: 1e6, Output: 10e6, Reasoning: 30e6}}})
+		})
+		if o := w.chat(hello); o.status != 200 {
+			t.Fatalf("%d %s", o.status, o.body)
+		}
+		row, micro := ledger.last(t)
+		if want := int64(9 + 6*10 + 4*30); reserved != promptTokens+30*100 || micro != want || w.remaining(l) != 10_000-want {
+			t.Errorf("reserved %d, cost %d, %d left, %+v", reserved, micro, w.remaining(l), row.Tokens)
+		}
+		w.settled()
+	})
+}
+
 // The reservation is that of the dearest target, the settlement that of the one
 // that served.
 func TestBudgetFailover(t *testing.T) {

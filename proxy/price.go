@@ -27,12 +27,12 @@ func (x *exchange) price(plan []*provider.Target, cost *limits.Cost) ([]*provide
 	}
 	known := make([]*provider.Target, 0, len(plan))
 	for _, t := range plan {
-		all, ok := x.moneyAt(t, usage.Tokens{Input: cost.Input, Output: cost.Output})
+		all, ok := x.moneyAt(t, usage.Tokens{Input: cost.Input, Output: cost.Output}, (*usage.Rate).AtMost)
 		if !ok {
 			continue
 		}
 		known = append(known, t)
-		certain, _ := x.moneyAt(t, usage.Tokens{Input: cost.Input, Output: cost.Output - cost.Predicted})
+		certain, _ := x.moneyAt(t, usage.Tokens{Input: cost.Input, Output: cost.Output - cost.Predicted}, (*usage.Rate).AtMost)
 		if micro := usage.Micro(all); micro > cost.MicroUSD {
 			cost.MicroUSD, cost.PredictedMicroUSD = micro, micro-usage.Micro(certain)
 		}
@@ -65,9 +65,9 @@ const (
 )
 
 // moneyAt is what the request costs at a target that uses so many tokens, in
-// billionths of a US dollar, and whether that is known. Requests that set no model
-// to work cost nothing.
-func (x *exchange) moneyAt(t *provider.Target, tokens usage.Tokens) (nano int64, known bool) {
+// billionths of a US dollar by the rule cost, and whether that is known. Requests that
+// set no model to work cost nothing.
+func (x *exchange) moneyAt(t *provider.Target, tokens usage.Tokens, cost func(*usage.Rate, usage.Tokens, int64) int64) (nano int64, known bool) {
 	if !billed(x.call) {
 		return 0, true
 	}
@@ -79,7 +79,7 @@ func (x *exchange) moneyAt(t *provider.Target, tokens usage.Tokens) (nano int64,
 	if strings.HasPrefix(x.call.Op.Name, "images_") {
 		units = max(1, x.call.Choices)
 	}
-	return rate.Cost(tokens, units), true
+	return cost(rate, tokens, units), true
 }
 
 // billed reports whether providers take money for such a call.
@@ -99,18 +99,18 @@ func (x *exchange) modelAt(t *provider.Target) string {
 func (x *exchange) spent(t *provider.Target, use provider.Usage) {
 	nano, known := x.moneyAt(t, usage.Tokens{
 		Input: use.Input, Output: use.Output, Cached: use.Cached, CacheWrite: use.CacheWrite, Reasoning: use.Reasoning,
-	})
+	}, (*usage.Rate).Cost)
 	x.rec.Nano, x.rec.Unpriced = nano, !known
 	if !known && x.p.unpriced.first(t.Upstream+"/"+x.labelAt(t)) {
 		x.p.log.Warn("no price is known for a model, so its requests count as free; set one under prices", "upstream", t.Upstream, "model", x.labelAt(t), "operation", x.call.Op.Name)
 	}
 }
 
-// moreOutput is what so many tokens of output cost beyond those before them, in
+// moreOutput is what so many tokens of output may cost beyond those before them, in
 // millionths of a US dollar.
 func (x *exchange) moreOutput(t *provider.Target, input, before, more int64) int64 {
-	less, _ := x.moneyAt(t, usage.Tokens{Input: input, Output: before})
-	all, _ := x.moneyAt(t, usage.Tokens{Input: input, Output: before + more})
+	less, _ := x.moneyAt(t, usage.Tokens{Input: input, Output: before}, (*usage.Rate).AtMost)
+	all, _ := x.moneyAt(t, usage.Tokens{Input: input, Output: before + more}, (*usage.Rate).AtMost)
 	return usage.Micro(all - less)
 }
 

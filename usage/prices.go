@@ -14,6 +14,7 @@ import (
 // that sums do not drift.
 type Rate struct {
 	Input, Output, Cached, Write int64
+	Reasoning                    int64 // of the reasoning part of the output; Output is that of the rest
 	Request                      int64 // for each request or image, in millionths of a US dollar
 
 	// The conditions; zero ones always hold.
@@ -43,9 +44,11 @@ func (r *Rate) applies(at time.Time, input int64) bool {
 func (r *Rate) Cost(t Tokens, units int64) (nano int64) {
 	cached := min(max(t.Cached, 0), max(t.Input, 0))
 	written := min(max(t.CacheWrite, 0), max(t.Input, 0)-cached)
+	reasoning := min(max(t.Reasoning, 0), max(t.Output, 0))
 	var sum, carry uint64
 	for _, part := range [...]struct{ n, price int64 }{
-		{t.Input - cached - written, r.Input}, {cached, r.Cached}, {written, r.Write}, {t.Output, r.Output},
+		{t.Input - cached - written, r.Input}, {cached, r.Cached}, {written, r.Write},
+		{t.Output - reasoning, r.Output}, {reasoning, r.Reasoning},
 		{units, min(r.Request, maxNano/1e6) * 1e6},
 	} {
 		hi, lo := bits.Mul64(uint64(max(part.n, 0)), uint64(part.price))
@@ -56,10 +59,20 @@ func (r *Rate) Cost(t Tokens, units int64) (nano int64) {
 	return int64(min(sum/1000+min(sum%1000, 1), maxNano))
 }
 
+// AtMost is Cost where it is not known how much of the output is reasoning: as if all
+// of it were, or nothing, whichever is dearer.
+func (r *Rate) AtMost(t Tokens, units int64) (nano int64) {
+	t.Reasoning = 0
+	if r.Reasoning > r.Output {
+		t.Reasoning = t.Output
+	}
+	return r.Cost(t, units)
+}
+
 // ByRequest reports whether the rate prices requests that use no tokens: it has a
 // price for them, or everything is free.
 func (r *Rate) ByRequest() bool {
-	return r.Request > 0 || r.Input == 0 && r.Output == 0
+	return r.Request > 0 || r.Input == 0 && r.Output == 0 && r.Reasoning == 0
 }
 
 // maxNano bounds the cost of one request: a billion dollars.

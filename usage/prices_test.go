@@ -74,6 +74,37 @@ func TestCost(t *testing.T) {
 	}
 }
 
+// A price of reasoning is that of a part of the output, never of more than it.
+func TestReasoningPrice(t *testing.T) {
+	r, same, cheap := Rate{Output: 10e6, Reasoning: 15e6}, Rate{Output: 10e6, Reasoning: 10e6}, Rate{Output: 10e6}
+	for _, test := range []struct {
+		rate              Rate
+		output, reasoning int64
+		want, atMost      int64 // millionths of a dollar
+	}{
+		{r, 100, 0, 1000, 1500},
+		{r, 100, 40, 60*10 + 40*15, 1500},
+		{r, 100, 100, 1500, 1500},
+		{r, 100, 1000, 1500, 1500}, // a provider's nonsense
+		{r, 100, -5, 1000, 1500},
+		{r, -5, 10, 0, 0},
+		{same, 100, 40, 1000, 1000},
+		{cheap, 100, 40, 600, 1000},
+	} {
+		tokens := Tokens{Output: test.output, Reasoning: test.reasoning}
+		if got, most := test.rate.Cost(tokens, 1)/1000, test.rate.AtMost(tokens, 1)/1000; got != test.want || most != test.atMost {
+			t.Errorf("%+v of %+v: %d, at most %d", tokens, test.rate, got, most)
+		}
+	}
+	models, _, err := parsePrices([]byte(`{"models": {"a": [{"input": 1, "output": 2, "reasoning": 3}], "b": [{"input": 1, "output": 2}]}}`))
+	if err != nil || models["a"][0].Reasoning != 3e6 || models["b"][0].Reasoning != 2e6 {
+		t.Errorf("%+v, %v", models, err)
+	}
+	if (&Rate{Reasoning: 1}).ByRequest() {
+		t.Error("reasoning has a price, but requests without tokens are free")
+	}
+}
+
 func TestFind(t *testing.T) {
 	rate := func(n int64) Model { return Model{{Input: n}} }
 	p := New(map[string]Model{
@@ -124,12 +155,14 @@ func TestCostIsExact(t *testing.T) {
 		r := Rate{
 			Input: rapid.Int64Range(0, 1e9).Draw(t, "input"), Output: rapid.Int64Range(0, 1e9).Draw(t, "output"),
 			Cached: rapid.Int64Range(0, 1e9).Draw(t, "cached"), Write: rapid.Int64Range(0, 1e9).Draw(t, "write"),
+			Reasoning: rapid.Int64Range(0, 1e9).Draw(t, "reasoning"),
 		}
 		u := Tokens{Input: rapid.Int64Range(0, 1e8).Draw(t, "in"), Output: rapid.Int64Range(0, 1e8).Draw(t, "out")}
 		u.Cached = rapid.Int64Range(0, u.Input).Draw(t, "read")
 		u.CacheWrite = rapid.Int64Range(0, u.Input-u.Cached).Draw(t, "written")
+		u.Reasoning = rapid.Int64Range(0, u.Output).Draw(t, "thought")
 		exact := new(big.Int)
-		for _, p := range [][2]int64{{u.Input - u.Cached - u.CacheWrite, r.Input}, {u.Cached, r.Cached}, {u.CacheWrite, r.Write}, {u.Output, r.Output}} {
+		for _, p := range [][2]int64{{u.Input - u.Cached - u.CacheWrite, r.Input}, {u.Cached, r.Cached}, {u.CacheWrite, r.Write}, {u.Output - u.Reasoning, r.Output}, {u.Reasoning, r.Reasoning}} {
 			exact.Add(exact, new(big.Int).Mul(big.NewInt(p[0]), big.NewInt(p[1])))
 		}
 		want := new(big.Int).Div(exact.Add(exact, big.NewInt(999)), big.NewInt(1000))

@@ -39,14 +39,15 @@ type priceFile struct {
 }
 
 type rateJSON struct {
-	From     string       `json:"from"`
-	Above    int64        `json:"above"`
-	Hours    []string     `json:"hours"`
-	Weekdays bool         `json:"weekdays"`
-	Input    json.Number  `json:"input"`
-	Cached   *json.Number `json:"cached"`
-	Write    *json.Number `json:"write"`
-	Output   json.Number  `json:"output"`
+	From      string       `json:"from"`
+	Above     int64        `json:"above"`
+	Hours     []string     `json:"hours"`
+	Weekdays  bool         `json:"weekdays"`
+	Input     json.Number  `json:"input"`
+	Cached    *json.Number `json:"cached"`
+	Write     *json.Number `json:"write"`
+	Output    json.Number  `json:"output"`
+	Reasoning *json.Number `json:"reasoning"`
 }
 
 func parsePrices(data []byte) (models map[string]Model, date string, err error) {
@@ -77,7 +78,7 @@ func (j *rateJSON) rate() (r Rate, err error) {
 	if r.Output, err = micro(j.Output); err != nil {
 		return r, fmt.Errorf("output: %w", err)
 	}
-	r.Cached, r.Write = r.Input, r.Input
+	r.Cached, r.Write, r.Reasoning = r.Input, r.Input, r.Output
 	if j.Cached != nil {
 		if r.Cached, err = micro(*j.Cached); err != nil {
 			return r, fmt.Errorf("cached: %w", err)
@@ -86,6 +87,11 @@ func (j *rateJSON) rate() (r Rate, err error) {
 	if j.Write != nil {
 		if r.Write, err = micro(*j.Write); err != nil {
 			return r, fmt.Errorf("write: %w", err)
+		}
+	}
+	if j.Reasoning != nil {
+		if r.Reasoning, err = micro(*j.Reasoning); err != nil {
+			return r, fmt.Errorf("reasoning: %w", err)
 		}
 	}
 	if j.From != "" {

@@ -82,14 +82,17 @@ func buildPrices(c *config.Config) *usage.Prices {
 
 func buildRate(p config.Price) usage.Rate {
 	r := usage.Rate{
-		Input: int64(p.Input), Output: int64(p.Output), Cached: int64(p.Input), Write: int64(p.Input), Request: int64(p.Request),
-		Above: int64(p.Above), Weekdays: p.Weekdays,
+		Input: int64(p.Input), Output: int64(p.Output), Cached: int64(p.Input), Write: int64(p.Input),
+		Reasoning: int64(p.Output), Request: int64(p.Request), Above: int64(p.Above), Weekdays: p.Weekdays,
 	}
 	if p.Cached != nil {
 		r.Cached = int64(*p.Cached)
 	}
 	if p.Write != nil {
 		r.Write = int64(*p.Write)
+	}
+	if p.Reasoning != nil {
+		r.Reasoning = int64(*p.Reasoning)
 	}
 	r.From, _ = time.Parse(time.DateOnly, p.From) // Load has checked it
 	for _, text := range p.Hours {

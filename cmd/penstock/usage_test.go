@@ -187,8 +187,16 @@ func TestBuildBudgets(t *testing.T) {
 func TestBuildRate(t *testing.T) {
 	free := config.Money(0)
 	r := buildRate(config.Price{Input: 2e6, Output: 3e6, Cached: &free, Request: 7, From: "2027-01-01", Above: 5, Hours: []string{"01:00-04:00"}, Weekdays: true})
-	if r.Input != 2e6 || r.Output != 3e6 || r.Cached != 0 || r.Write != 2e6 || r.Request != 7 || r.From.Year() != 2027 || r.Above != 5 || len(r.Hours) != 1 || !r.Weekdays {
+	if r.Input != 2e6 || r.Output != 3e6 || r.Cached != 0 || r.Write != 2e6 || r.Request != 7 || r.From.Year() != 2027 || r.Above != 5 || len(r.Hours) != 1 || !r.Weekdays || r.Reasoning != 3e6 {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestBuildReasoningPrice(t *testing.T) {
+	for _, price := range []config.Money{0, 5e6} {
+		if r := buildRate(config.Price{Output: 3e6, Reasoning: &price}); r.Reasoning != int64(price) || r.Output != 3e6 {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 
