@@ -149,10 +149,7 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 		a.watch.stop()
 		a.detach()
 		x.rec.Upstreamed += time.Since(a.sent)
-		e := told(err)
-		if e == nil {
-			e = openai.Broken(err, context.Cause(ctx))
-		}
+		e := x.fault(err, context.Cause(ctx))
 		cancel(nil)
 		return nil, e
 	}
@@ -161,14 +158,18 @@ func (x *exchange) send(grant *limits.Grant, t *provider.Target) (*answer, error
 	return a, nil
 }
 
-// told is what the upstream's status said, if it came as far: a text behind it that
-// does not come in time makes it no other.
-func told(err error) *provider.Error {
+// fault tells why an attempt failed that was cancelled with the cause, if it was.
+// What the upstream's status has said stands: a text behind it that does not come in
+// time makes it no other.
+func (x *exchange) fault(err, cause error) *provider.Error {
 	var e *provider.Error
 	if errors.As(err, &e) && e.Status >= 400 {
 		return e
 	}
-	return nil
+	if e := x.uploadError(); e != nil {
+		return e
+	}
+	return openai.Broken(err, cause)
 }
 
 // roundTrip sends the request and reads the reply.

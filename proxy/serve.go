@@ -37,6 +37,7 @@ type exchange struct {
 	left   bool        // and the provider was at work on the last of them
 	// unread says that more of the body may come than has been read.
 	unread bool
+	upload *upload // what follows the body that was held; nil when that is all
 	class  limits.Class
 	total  *time.Timer // ends the request
 	rec    record
