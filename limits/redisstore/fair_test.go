@@ -60,15 +60,14 @@ func TestSharesAcrossReplicas(t *testing.T) {
 		"by slots":    {[]*limits.Limit{upstream(limits.Concurrency, 10, 0)}, 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			// The best of three rounds: a replica that a busy machine keeps from asking
-			// in time loses its turn, as capacity is not left idle for it.
+			// Alone, and the best of four rounds: a replica that a busy machine keeps
+			// from asking in time loses its turn, as capacity is not left idle for it.
 			for round := 1; ; round++ {
 				ratio, p95 := shares(t, server, test.limits, test.hold)
 				if ratio > 3*0.95 && ratio < 3*1.05 && p95 < time.Second {
 					return
 				}
-				if round == 3 {
+				if round == 4 {
 					t.Fatalf("shares are %.3f : 1, want 3 : 1; the light team's p95 wait is %v", ratio, p95)
 				}
 			}
