@@ -149,12 +149,13 @@ func New(parts Parts, s *Snapshot) *Proxy {
 // Swap puts another snapshot in force for the requests that come from now on.
 // Levels, breakers and what was learned stay.
 func (p *Proxy) Swap(s *Snapshot) {
-	p.mu.Lock()
+	p.mu.Lock() // no target is made by the old snapshot meanwhile
+	old := p.snapshot.Swap(s)
 	for _, t := range p.targets {
 		p.configure(s, t)
 	}
 	p.mu.Unlock()
-	if old := p.snapshot.Swap(s); old != nil {
+	if old != nil {
 		p.parking.clear() // its keys may be new
 	}
 	p.queue.Kick()
@@ -173,13 +174,18 @@ func (p *Proxy) SwapCallers(keys *auth.Keys, teams map[string]*Team) {
 func (p *Proxy) Teams() map[string]*Team { return p.snapshot.Load().Teams }
 
 // target returns the live state of a target, which all requests for the same
-// upstream × model share.
+// upstream × model share. A request that is older than the snapshot in force may be
+// the first to need it, and it gets the limits in force, as long as they know the
+// upstream.
 func (p *Proxy) target(s *Snapshot, t *provider.Target) *limits.Target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	live := p.targets[t.State]
 	if live == nil {
 		live = limits.NewTarget(t.State, t.Upstream, p.store)
+		if now := p.snapshot.Load(); now.Upstreams[t.Upstream] != nil {
+			s = now
+		}
 		p.configure(s, live)
 		p.targets[t.State] = live
 	}
