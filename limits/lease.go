@@ -37,6 +37,8 @@ func (l *Lease) Reserved() Cost {
 
 // ShadowRefusals are the shadow limits that would have refused.
 func (l *Lease) ShadowRefusals() []*Limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var over []*Limit
 	for i := range l.charges {
 		if l.charges[i].Over {

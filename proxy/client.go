@@ -26,7 +26,7 @@ type client struct {
 	beating   bool
 }
 
-func newClient(w http.ResponseWriter, _ *http.Request, id string, timeout time.Duration) *client {
+func newClient(w http.ResponseWriter, id string, timeout time.Duration) *client {
 	h, ids := w.Header(), []string{id}
 	h["X-Request-Id"], h["X-Penstock-Request-Id"] = ids, ids
 	return &client{w: w, control: http.NewResponseController(w), timeout: timeout}

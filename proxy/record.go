@@ -48,13 +48,9 @@ func (x *exchange) record() {
 		model = "other"
 	}
 	took := time.Since(x.begin)
-	end := ""
+	end, ttft := "", time.Duration(0)
 	if r.cut != nil {
-		end = r.Outcome
-	}
-	ttft := time.Duration(0)
-	if r.cut != nil {
-		ttft = r.TTFT
+		end, ttft = r.Outcome, r.TTFT
 	}
 	x.p.metrics.Finished(&telemetry.Request{
 		Upstream: r.Upstream, Model: model, Team: r.Team, Class: r.Class, Outcome: r.Outcome,
@@ -85,8 +81,7 @@ func (x *exchange) log(took time.Duration, model string) {
 		slog.Float64("cost_usd", float64(r.Nano)/1e9),
 	)
 	if r.Error != "" {
-		reason := r.Error
-		attrs = append(attrs, slog.String("reason", reason))
+		attrs = append(attrs, slog.String("reason", r.Error))
 	}
 	if len(r.Failures) > 0 {
 		attrs = append(attrs, slog.Any("failures", r.Failures))

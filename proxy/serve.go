@@ -74,7 +74,7 @@ func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, s: s, r: r, begin: time.Now()}
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	x.rec.ID = newID()
-	x.out = newClient(w, r, x.rec.ID, s.Settings.WriteTimeout)
+	x.out = newClient(w, x.rec.ID, s.Settings.WriteTimeout)
 	x.unread = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	x.respond = x.begin.Add(or(s.Settings.Timeouts.Attempts, s.Settings.Timeouts.Total, 24*time.Hour))
 	return x
