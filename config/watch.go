@@ -26,21 +26,16 @@ const maxSettleTime = time.Second
 // maxLinks bounds how many symbolic links are followed to one file.
 const maxLinks = 40
 
-// Watch calls changed whenever the content of the file at path has become another,
-// until ctx is done; then it returns nil. It watches directories, so that editors
-// that rename and volumes that swap a symbolic link are noticed. A file that is
-// missing for a moment is not a change.
+// WatchFiles calls changed whenever the content of one of the files has become
+// another, until ctx is done; then it returns nil. It watches directories, so that
+// editors that rename and volumes that swap a symbolic link are noticed. A file that
+// is missing for a moment is not a change. files names them, such as the
+// configuration and its SecretFiles; it is asked again after every change, so that
+// it may return others.
 //
-// changed runs on Watch's goroutine; further changes wait until it returns. A
-// change between Load and the start of Watch is not noticed: start Watch first, or
-// load once more.
-func Watch(ctx context.Context, path string, changed func()) error {
-	return WatchFiles(ctx, func() []string { return []string{path} }, changed)
-}
-
-// WatchFiles is Watch for several files, such as the configuration and its
-// SecretFiles. files is asked again after every change, so that it may return
-// others.
+// changed runs on the goroutine of WatchFiles; further changes wait until it
+// returns. A change between Load and the start of WatchFiles is not noticed: start
+// it first, or load once more.
 //
 // It returns an error when the operating system refuses to watch, for example
 // because too many files are watched already; changes are not noticed from then on.

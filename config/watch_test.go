@@ -212,7 +212,7 @@ func TestWatchUntilDone(t *testing.T) {
 	write(t, name, "# first\n")
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
-	if err := Watch(ctx, name, func() { t.Error("changed was called") }); err != nil {
+	if err := WatchFiles(ctx, func() []string { return []string{name} }, func() { t.Error("changed was called") }); err != nil {
 		t.Error(err)
 	}
 }
