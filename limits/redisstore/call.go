@@ -58,8 +58,13 @@ func (o *owner) next() *call {
 		o.build(c)
 		return c
 	}
-	if o.asks = o.collect(c); len(c.levels) == 0 {
-		return nil
+	for o.asks = o.collect(c); len(c.levels) == 0; o.asks = o.collect(c) {
+		if len(c.asks) == 0 {
+			return nil
+		}
+		for _, a := range c.asks { // looks whose limits went with the call before
+			close(a.done)
+		}
 	}
 	o.seq++
 	c.seq = o.seq

@@ -1,0 +1,49 @@
+package redisstore
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"penstock/limits"
+)
+
+// newIdle returns a store that makes no calls.
+func newIdle(t *testing.T) *Store {
+	s := New(redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1}), Options{})
+	t.Cleanup(func() { _ = s.client.Close() })
+	return s
+}
+
+// Takes that fill a call take the limits along that somebody only looks at. Those
+// who look go with the next call, which has nothing else to tell.
+func TestLookBehindFullCall(t *testing.T) {
+	for _, looks := range []int{1, maxTakes, 2*maxTakes + 1} {
+		s := newIdle(t)
+		limit := &limits.Limit{ID: "team/x/requests", Scope: limits.ScopeTeam, Owner: "x", Dimension: limits.Requests, Amount: 1000, Window: time.Minute, Burst: 1000}
+		o := s.owner(groupOf(limit))
+		for range maxTakes {
+			o.asks = append(o.asks, &ask{charges: []limits.Charge{{Limit: limit, N: 1}}, done: make(chan struct{})})
+		}
+		var waiting []*ask
+		for range looks {
+			a := &ask{done: make(chan struct{})}
+			o.asks, waiting = append(o.asks, a), append(waiting, a)
+		}
+		l := o.level(limit)
+		l.look = true
+		o.mark(l)
+		if c := o.next(); c == nil || len(c.asks) != maxTakes {
+			t.Fatalf("%d looks: the first call has not the takes", looks)
+		}
+		if c := o.next(); c != nil || len(o.asks) > 0 {
+			t.Errorf("%d looks: there is another call, or somebody waits for one", looks)
+		}
+		for i, a := range waiting {
+			if !a.ended() {
+				t.Fatalf("%d looks: number %d waits for ever", looks, i)
+			}
+		}
+	}
+}
