@@ -112,16 +112,18 @@ func (o *owner) level(limit *limits.Limit) *level {
 // mark notes that the level has something to tell.
 func (o *owner) mark(l *level) { o.dirty[l] = struct{}{} }
 
-func (o *owner) forgettable() bool {
+// forgettable reports whether nothing is lost with the owner but the number of its
+// last call.
+func (o *owner) forgettable() (seq int64, yes bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
 	for _, l := range o.levels {
 		if l.busy(now) {
-			return false
+			return 0, false
 		}
 	}
-	return !o.busy && len(o.asks) == 0 && o.lost == nil
+	return o.seq, !o.busy && len(o.asks) == 0 && o.lost == nil
 }
 
 func (o *owner) report(limit *limits.Limit) limits.Level {

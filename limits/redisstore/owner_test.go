@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -45,5 +46,21 @@ func TestLookBehindFullCall(t *testing.T) {
 				t.Fatalf("%d looks: number %d waits for ever", looks, i)
 			}
 		}
+	}
+}
+
+// A server takes a call whose number is not above the last one's for one that it
+// has answered already, also from an owner that was forgotten meanwhile.
+func TestForgottenOwnerGoesOnCounting(t *testing.T) {
+	s := newIdle(t)
+	s.owner("team/old").seq = 7
+	for i := range maxOwners {
+		s.owner("team/" + strconv.Itoa(i))
+	}
+	if s.owners["team/old"] != nil {
+		t.Fatal("the owner was not forgotten")
+	}
+	if got := s.owner("team/old").seq; got < 7 {
+		t.Errorf("the owner counts on from %d, want at least 7", got)
 	}
 }

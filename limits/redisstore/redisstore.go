@@ -93,6 +93,7 @@ type Store struct {
 	mu     sync.Mutex
 	owners map[string]*owner
 	swept  time.Time // when owners were forgotten last
+	seq    int64     // largest number of a call of those: their server takes no lower one for new
 	shared *gate     // of all owners, unless each has its own
 	closed bool
 	// recount is when fewer replicas are believed again.
@@ -165,12 +166,14 @@ func (s *Store) owner(group string) *owner {
 	if len(s.owners) >= maxOwners && time.Since(s.swept) > time.Second {
 		s.swept = time.Now()
 		for name, old := range s.owners {
-			if old.forgettable() {
+			if seq, ok := old.forgettable(); ok {
+				s.seq = max(s.seq, seq)
 				delete(s.owners, name)
 			}
 		}
 	}
 	o = newOwner(s, group)
+	o.seq = s.seq
 	if o.gate = s.shared; o.gate == nil {
 		o.gate = &gate{s: s, name: group, probe: o.probe}
 	}
