@@ -46,7 +46,7 @@ func openSQLite(ctx context.Context, path string, change bool) (*DB, error) {
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist) && change:
 		if err := createSQLite(ctx, path); err != nil {
-			return nil, fmt.Errorf("database %s: create it: %w", path, err)
+			return nil, fmt.Errorf("database %s: create it: %w; its directory has to exist and be writable", path, err)
 		}
 	case err != nil:
 		return nil, fmt.Errorf("database: %w", err)

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -194,6 +195,36 @@ func TestEveryMetricHasAUse(t *testing.T) {
 		base := strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count")
 		if !strings.Contains(shown, base) && !slices.Contains(other, name) {
 			t.Errorf("%s is in no dashboard and no alert", name)
+		}
+	}
+}
+
+// An alert without a first step, and a step that asks for what does not exist, fail
+// the one who is called at night.
+func TestDocumentsNameWhatExists(t *testing.T) {
+	steps, alerts := map[string]bool{}, map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(Penstock[A-Za-z]+)` \\| ").FindAllStringSubmatch(string(read(t, "../docs/operations.md")), -1) {
+		steps[m[1]] = true
+	}
+	for _, rule := range list(at(documents(t, "prometheus/alerts.yml")[0], "groups", 0, "rules")) {
+		alerts[text(at(rule, "alert"))] = true
+	}
+	if !maps.Equal(steps, alerts) {
+		t.Errorf("docs/operations.md has a first step for %v, alerts.yml has %v", slices.Sorted(maps.Keys(steps)), slices.Sorted(maps.Keys(alerts)))
+	}
+	known := metricLabels(t)
+	names, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(names) == 0 {
+		t.Fatal("no documents", err)
+	}
+	for _, file := range append(names, "README.md", "../README.md", "prometheus/alerts.yml") {
+		for _, m := range regexp.MustCompile(`\bpenstock_[a-z_]+[a-z](?:\{|\b)`).FindAllString(string(read(t, file)), -1) {
+			name := strings.TrimSuffix(m, "{")
+			_, plain := known[name]
+			_, histogram := known[name+"_count"]
+			if !plain && !histogram {
+				t.Errorf("%s: there is no metric %s", file, name)
+			}
 		}
 	}
 }

@@ -187,6 +187,17 @@ func TestCredentialFailure(t *testing.T) {
 		if w.metric("upstream_credential_failures_total", "upstream", "a") != 1 {
 			t.Error("no alert counter")
 		}
+		lines := func() int { return strings.Count(w.logs.String(), "refused our account") }
+		for range 3 {
+			w.chat(hello)
+		}
+		if n := lines(); n != 1 {
+			t.Errorf("%d lines in the log while requests keep failing, want 1", n)
+		}
+		time.Sleep(parkFor)
+		if w.chat(hello); lines() != 2 {
+			t.Errorf("%d lines in the log after a pause, want 2", lines())
+		}
 	})
 }
 

@@ -30,13 +30,17 @@ type parking struct {
 	until map[string]time.Time
 }
 
-func (p *parking) park(name string) {
+// park reports whether name was not parked already.
+func (p *parking) park(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.until == nil {
 		p.until = make(map[string]time.Time)
 	}
-	p.until[name] = time.Now().Add(parkFor)
+	now := time.Now()
+	fresh := !now.Before(p.until[name])
+	p.until[name] = now.Add(parkFor)
+	return fresh
 }
 
 func (p *parking) parked(name string) bool {

@@ -121,8 +121,10 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 		if e.Status == http.StatusUnauthorized {
 			name = t.Upstream
 		}
-		p.parking.park(name)
-		p.log.Warn("upstream refused our account", "upstream", t.Upstream, "status", e.Status, "kind", e.Kind.String(), "request_id", x.rec.ID)
+		if p.parking.park(name) { // one line, however many requests have no other upstream
+			p.log.Warn("the upstream refused our account; see whether its api_key is valid and may use the model, and whether the account is paid",
+				"upstream", t.Upstream, "status", e.Status, "kind", e.Kind.String(), "request_id", x.rec.ID)
+		}
 	default:
 		grant.Target.Outcome(false)
 	}

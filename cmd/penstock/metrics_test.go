@@ -51,7 +51,7 @@ func busyGateway(t *testing.T) map[string]string {
 	up := httptest.NewServer(simulate.New(simulate.Config{TTFT: simulate.NoWait, TokenTime: time.Millisecond, OutputTokens: 4}))
 	t.Cleanup(up.Close)
 	file := filepath.Join(t.TempDir(), "penstock.yaml")
-	yaml := "listen: " + freeAddress(t) + "\nadmin: {listen: " + freeAddress(t) + "}\nlog: {level: error, access: false}\n" +
+	yaml := "listen: " + freeAddress(t) + "\nadmin: {listen: " + freeAddress(t) + "}\nlog: {level: warn, access: false}\n" +
 		"database: {url: " + filepath.Join(t.TempDir(), "penstock.db") + "}\nretry: {max_attempts: 1}\n" + `
 redis: {url: "redis://127.0.0.1:1"} # away
 upstreams:
@@ -80,6 +80,9 @@ teams:
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+		if n := strings.Count(g.log.String(), "the breaker is open"); n != 1 {
+			t.Errorf("the log says %d times that a breaker has opened, want 1: %s", n, g.log.String())
 		}
 	})
 	g.reload(file, g.environment())

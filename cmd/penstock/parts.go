@@ -72,6 +72,12 @@ func buildParts(cfg *config.Config, env *environment) (*parts, error) {
 	p.breakers = breaker.NewSet(breakerConfig(cfg), func(name string, to breaker.State) {
 		upstream, _, _ := strings.Cut(name, "/")
 		p.metrics.BreakerChanged(upstream, to.String())
+		switch to {
+		case breaker.Open:
+			p.log.Warn("the breaker is open: requests go to other upstreams or get 503 until a probe succeeds", "target", name)
+		case breaker.Closed:
+			p.log.Info("the breaker is closed again", "target", name)
+		}
 	})
 	p.estimator = tokens.New(tokensConfig(cfg))
 	s, open, err := p.snapshot(cfg)
