@@ -36,6 +36,20 @@ func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
 	return parse(data, path, getenv)
 }
 
+// Reload is Load for a process that runs. A file without content is one that is
+// about to be written, and no wish to go on without keys, teams and upstreams: it is
+// an error.
+func Reload(path string, getenv func(string) (string, bool)) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if d, err := parseTree(data, path); err == nil && len(d.root.Content) == 0 {
+		return nil, d.report(faults{{node: d.root, text: "the file is empty; to go on without a configuration, start again without it"}})
+	}
+	return parse(data, path, getenv)
+}
+
 // readFile reads one byte more than a file may have, so that parse can tell.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)

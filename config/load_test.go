@@ -124,6 +124,27 @@ func TestUnreadableFile(t *testing.T) {
 	}
 }
 
+// covers LIFE-04, LIFE-05: a file that is emptied while the process runs is about to
+// be written, and no wish to do without keys.
+func TestReloadOfAnEmptyFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "penstock.yaml")
+	for text, ok := range map[string]bool{"": false, "\n": false, "# teams below\n": false, "{}": false, "---\n": false, "listen: 127.0.0.1:1\n": true} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(name, nil); err != nil {
+			t.Errorf("%q at the start: %v", text, err)
+		}
+		_, err := Reload(name, nil)
+		if (err == nil) != ok || err != nil && !strings.HasPrefix(err.Error(), name+":1:1: the file is empty") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := Reload(name+"x", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
 func TestLargeFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "large.yaml")
 	for size, ok := range map[int]bool{maxFile: true, maxFile + 1: false} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -226,14 +227,19 @@ func tuneRuntime(getenv func(string) (string, bool)) {
 func newLogger(c config.Log, w io.Writer) (log, audit *slog.Logger, level *slog.LevelVar, closeLog func()) {
 	level = &slog.LevelVar{}
 	level.Set(logLevel(c))
-	out := newLogWriter(w)
-	handler := func(l slog.Leveler) *slog.Logger {
+	to := func(w io.Writer, l slog.Leveler) *slog.Logger {
 		options := &slog.HandlerOptions{Level: l}
 		if c.Format == "text" {
-			return slog.New(slog.NewTextHandler(out, options))
+			return slog.New(slog.NewTextHandler(w, options))
 		}
-		return slog.New(slog.NewJSONHandler(out, options))
+		return slog.New(slog.NewJSONHandler(w, options))
 	}
+	out := newLogWriter(w, func(lines int64) []byte {
+		var b bytes.Buffer
+		to(&b, slog.LevelWarn).Warn("lines of the log are missing here; it was not written as fast as they came", "lines", lines)
+		return b.Bytes()
+	})
+	handler := func(l slog.Leveler) *slog.Logger { return to(out, l) }
 	return handler(level), handler(slog.LevelInfo), level, out.close
 }
 

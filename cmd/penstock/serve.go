@@ -118,6 +118,7 @@ func connections(cfg *config.Config) int {
 
 // serve runs until ctx ends or a listener fails, then drains.
 func (g *gateway) serve(ctx context.Context) error {
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave; requests go on
 	g.worker("teams", func() { g.teams.Run(g.life) })
 	if g.ledger != nil {
 		g.worker("budgets", func() { g.watchBudgets(g.life) })
@@ -266,7 +267,7 @@ func (g *gateway) reloads(path string, env *environment) {
 // reload loads, validates and swaps, or leaves everything as it is. It returns the
 // new configuration, or nil.
 func (g *gateway) reload(path string, env *environment) *config.Config {
-	cfg, err := config.Load(path, env.getenv)
+	cfg, err := config.Reload(path, env.getenv)
 	if err == nil {
 		err = g.apply(cfg)
 	}
