@@ -137,3 +137,38 @@ func TestThreeTimesTheQuotaForMinutes(t *testing.T) {
 		})
 	}
 }
+
+// covers LIM-02: the part of S2 that depends on being on time. A provider with an
+// exact sliding window has no room for a burst besides its rate, so the burst is
+// subtracted from it: then nothing is refused, and all but the burst is used.
+func TestThreeTimesASlidingWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rpm, burst, requests = 480, 9, 2400
+		up := simulate.New(simulate.Config{RPM: rpm, Mode: simulate.Sliding, TTFT: 300 * time.Millisecond, TokenTime: 20 * time.Millisecond, OutputTokens: 20})
+		w := newWorld(t, up.ServeHTTP, nil)
+		config := queueConfig()
+		config.MaxWait[limits.Default], config.PerTeam = time.Hour, requests
+		w.p.queue.Configure(config)
+		w.s.Settings.Timeouts = Timeouts{Idle: time.Minute, Total: time.Hour}
+		l := w.limit(limits.Requests, rpm-burst-1, time.Minute)
+		l.Burst = burst
+		var wg sync.WaitGroup
+		begin := time.Now()
+		for range requests {
+			wg.Go(func() {
+				if o := w.chat(hello); o.status != 200 {
+					t.Errorf("%d after %v: %s", o.status, o.took, o.body)
+				}
+			})
+			time.Sleep(time.Minute / (3 * rpm))
+		}
+		wg.Wait()
+		if refused := up.Stats().Refused; len(refused) > 0 {
+			t.Errorf("the provider refused %v", refused)
+		}
+		if used := requests / (rpm * time.Since(begin).Minutes()); used < 0.97 {
+			t.Errorf("%.4f of the quota was used", used)
+		}
+		w.settled()
+	})
+}

@@ -24,6 +24,7 @@ type figures struct {
 	Light    string // 95th percentile of the light team's wait
 	Attempts string // attempts at the provider for each request
 	Leaks    string // what was left behind
+	Memory   string // of the gateway for each open stream
 	Note     string
 }
 
@@ -64,9 +65,9 @@ func print(out io.Writer) {
 		return cmp.Or(cmp.Compare(a.number(), b.number()), strings.Compare(a.Scenario, b.Scenario))
 	})
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nscenario\tsuccess\tprovider 429\tquota used\tmakespan/ideal\tshare error\tlight p95 wait\tattempts/request\tleaks\tnote")
+	fmt.Fprintln(w, "\nscenario\tsuccess\tprovider 429\tquota used\tmakespan/ideal\tshare error\tlight p95 wait\tattempts/request\tleaks\tmemory/stream\tnote")
 	for _, r := range table.rows {
-		for i, v := range []string{r.Scenario, r.Success, r.Refused, r.Used, r.Makespan, r.Share, r.Light, r.Attempts, r.Leaks, r.Note} {
+		for i, v := range []string{r.Scenario, r.Success, r.Refused, r.Used, r.Makespan, r.Share, r.Light, r.Attempts, r.Leaks, r.Memory, r.Note} {
 			if v == "" {
 				v = "-"
 			}
