@@ -29,6 +29,17 @@ func (r *logReader) Write(p []byte) (int, error) {
 	return r.got.Write(p)
 }
 
+// text is what was read since the last time that it was asked to forget.
+func (r *logReader) text(forget bool) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := r.got.String()
+	if forget {
+		r.got.Reset()
+	}
+	return text
+}
+
 func (r *logReader) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -48,20 +59,20 @@ func TestLogWriter(t *testing.T) {
 		say("a\n")
 		say("b\n")
 		time.Sleep(2 * flushEvery)
-		if r.got.String() != want {
-			t.Errorf("got %q", r.got.String())
+		if r.text(false) != want {
+			t.Errorf("got %q", r.text(false))
 		}
 		for i := range 10_000 {
 			say(fmt.Sprintf("line %d of many\n", i))
 		}
 		synctest.Wait()
-		if r.got.Len() < flushAt {
-			t.Errorf("%d bytes are written of %d", r.got.Len(), len(want))
+		if len(r.text(false)) < flushAt {
+			t.Errorf("%d bytes are written of %d", len(r.text(false)), len(want))
 		}
 		say("last\n")
 		l.close()
-		if r.got.String() != want {
-			t.Errorf("%d bytes are written of %d", r.got.Len(), len(want))
+		if r.text(false) != want {
+			t.Errorf("%d bytes are written of %d", len(r.text(false)), len(want))
 		}
 		l.close()
 	})
@@ -86,19 +97,19 @@ func TestLogThatNobodyReads(t *testing.T) {
 		}
 		close(r.gate)
 		time.Sleep(2 * flushEvery)
-		if want := "first\n" + strings.Repeat(line, maxLog/1024) + "100 missing\n"; r.got.String() != want {
-			t.Errorf("%d bytes are written, want %d", r.got.Len(), len(want))
+		if want := "first\n" + strings.Repeat(line, maxLog/1024) + "100 missing\n"; r.text(false) != want {
+			t.Errorf("%d bytes are written, want %d", len(r.text(false)), len(want))
 		}
 		// A disk that was full takes the log again.
-		r.got.Reset()
+		r.text(true)
 		r.fail(errors.New("no space"))
 		_, _ = l.Write([]byte("lost\n"))
 		time.Sleep(2 * flushEvery)
 		r.fail(nil)
 		_, _ = l.Write([]byte("kept\n"))
 		time.Sleep(2 * flushEvery)
-		if r.got.String() != "kept\n" {
-			t.Errorf("got %q", r.got.String())
+		if r.text(false) != "kept\n" {
+			t.Errorf("got %q", r.text(false))
 		}
 	})
 }
