@@ -164,7 +164,12 @@ relay: {on_disconnect: %s, drain_for: 5s}
 	if n := gone(cancels) - sent; n != 4*each {
 		t.Errorf("%v requests are recorded as left by the client, want %d", n, 4*each)
 	}
-	crowd(cancels) // every slot is there
+	crowd(cancels)
+	for _, g := range []*harness.Gateway{cancels, drains} {
+		if n := spent(t, g, "concurrency"); n != 0 {
+			t.Errorf("%v slots are gone", n)
+		}
+	}
 	cancelled := less(p.Stats().Admitted, drained)
 	phase("draining", drains, leaver{chat: stream("tokens=60"), events: 5})
 	seen.allOK(t)
