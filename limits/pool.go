@@ -42,10 +42,11 @@ type lane struct {
 type team struct {
 	name    string
 	weight  float64
-	finish  float64 // finish tag: virtual time at which what it was served is paid for
-	virtual float64 // virtual time among its flows
-	owed    float64 // corrections of its price that a shared store was not told of
-	flows   []*flow // with waiters
+	weighed time.Time // when the request came that the weight is of
+	finish  float64   // finish tag: virtual time at which what it was served is paid for
+	virtual float64   // virtual time among its flows
+	owed    float64   // corrections of its price that a shared store was not told of
+	flows   []*flow   // with waiters
 	byKey   map[string]*flow
 	backlog Cost
 }
@@ -113,16 +114,20 @@ func (q *Queue) pool(name string) *pool {
 	return p
 }
 
-func (l *lane) team(name string, weight int) *team {
-	t := l.teams[name]
+// team is the waiter's team, whose weight is that of the request that came last:
+// those that came before a reload do not bring the old one back.
+func (l *lane) team(w *waiter) *team {
+	t := l.teams[w.Team]
 	if t == nil {
 		if len(l.teams) >= maxTeams {
 			l.forget()
 		}
-		t = &team{name: name, byKey: make(map[string]*flow)}
-		l.teams[name] = t
+		t = &team{name: w.Team, byKey: make(map[string]*flow)}
+		l.teams[w.Team] = t
 	}
-	t.weight = float64(max(1, weight))
+	if !w.joined.Before(t.weighed) {
+		t.weight, t.weighed = float64(max(1, w.Weight)), w.joined
+	}
 	return t
 }
 
@@ -156,7 +161,7 @@ func (q *Queue) insert(w *waiter) {
 	key := flowKey(w)
 	for _, p := range q.poolsOf(w) {
 		l := &p.class[w.Class]
-		t := l.team(w.Team, w.Weight)
+		t := l.team(w)
 		l.activate(t)
 		f := t.byKey[key]
 		if f == nil {
@@ -286,7 +291,7 @@ func price(c Cost) float64 { return float64(max(1, c.Tokens())) }
 // served advances the virtual times for a request that was admitted.
 func (p *pool) served(w *waiter) {
 	l := &p.class[w.Class]
-	t := l.team(w.Team, w.Weight)
+	t := l.team(w)
 	l.activate(t)
 	l.virtual = max(l.virtual, t.finish)
 	t.finish += w.price / t.weight
@@ -313,9 +318,9 @@ func (p *pool) corrected(w *waiter, actual Cost) {
 
 // turn says who asks when the waiter is asked for.
 func (p *pool) turn(w *waiter) (*team, Turn) {
-	t := p.class[w.Class].team(w.Team, w.Weight)
+	t := p.class[w.Class].team(w)
 	waiting := len(t.flows) > 1 || len(t.flows) == 1 && len(t.flows[0].entries) > 1
-	return t, Turn{Team: w.Team, Weight: max(1, w.Weight), Class: w.Class, Price: w.price, Owed: t.owed, More: waiting}
+	return t, Turn{Team: w.Team, Weight: int(t.weight), Class: w.Class, Price: w.price, Owed: t.owed, More: waiting}
 }
 
 // headroom is the percentage of the upstream that the class must leave free,
