@@ -220,6 +220,7 @@ var faults = map[string]string{
 	"reset":     "the upstream broke the connection off",
 	"truncated": "the upstream broke off before its answer was whole",
 	"not_json":  "what the upstream answered is not an answer of this API; its operator has to check the base URL",
+	"tls":       "the gateway does not trust the upstream's certificate, or it speaks no TLS; its operator has to check the base URL",
 	"protocol":  "the upstream answered with a status that means nothing here, such as a redirect; its operator has to check the base URL",
 }
 

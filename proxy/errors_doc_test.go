@@ -42,7 +42,7 @@ func everyError() []error {
 	for code := range timeLimits {
 		all = append(all, &provider.Error{Kind: provider.KindHealth, Code: code})
 	}
-	for _, code := range []string{"connect", "dns", "reset", "truncated", "not_json", "protocol"} {
+	for _, code := range []string{"connect", "dns", "tls", "reset", "truncated", "not_json", "protocol"} {
 		all = append(all, &provider.Error{Kind: provider.KindHealth, Code: code})
 	}
 	return append(all,

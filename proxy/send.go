@@ -72,7 +72,7 @@ func (x *exchange) charge(e *provider.Error, reserved limits.Cost) limits.Cost {
 // reached reports whether an attempt came as far as the upstream's limits.
 func reached(e *provider.Error) bool {
 	switch e.Code {
-	case "connect", "connect_timeout", "dns", "descriptors":
+	case "connect", "connect_timeout", "dns", "tls", "descriptors":
 		return false
 	}
 	return true

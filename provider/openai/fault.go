@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -128,10 +129,22 @@ func Broken(err, cause error) *provider.Error {
 			code = "connect_timeout"
 		}
 		return &provider.Error{Kind: provider.KindHealth, Code: code, Err: op.Err}
+	case isTLS(err):
+		return &provider.Error{Kind: provider.KindHealth, Code: "tls", Err: err}
 	case strings.Contains(err.Error(), "TLS handshake timeout"):
 		return &provider.Error{Kind: provider.KindHealth, Code: "connect_timeout", Err: err}
 	}
 	return &provider.Error{Kind: provider.KindHealth, Code: "reset", Err: err}
+}
+
+// isTLS reports whether no secure connection came about: the certificate is not
+// trusted or another host's, or what answers does not speak TLS.
+func isTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var op *net.OpError
+	alert := errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") // of crypto/tls alone
+	return alert || errors.As(err, &certificate) || errors.As(err, &record)
 }
 
 // maxHint bounds what an upstream may ask us to wait.

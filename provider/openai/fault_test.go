@@ -1,11 +1,14 @@
 package openai
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -164,6 +167,38 @@ func TestBroken(t *testing.T) {
 		e := Broken(c.err, c.cause)
 		if e.Kind != c.kind || e.Code != c.code {
 			t.Errorf("%v because of %v: %v %s, want %v %s", c.err, c.cause, e.Kind, e.Code, c.kind, c.code)
+		}
+	}
+}
+
+// covers UP-07: what keeps a secure connection from coming about is told apart from
+// one that breaks.
+func TestNoSecureConnection(t *testing.T) {
+	quiet := log.New(io.Discard, "", 0)
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = quiet
+	untrusted.StartTLS()
+	defer untrusted.Close()
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS, old.Config.ErrorLog = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, quiet //nolint:gosec // it is to be refused
+	old.StartTLS()
+	defer old.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	for name, url := range map[string]string{"untrusted": untrusted.URL, "old": old.URL, "plain": strings.Replace(plain.URL, "http:", "https:", 1)} {
+		req, err := http.NewRequest(http.MethodPost, url, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+			t.Fatalf("%s: answered", name)
+		}
+		if e := Broken(err, nil); e.Code != "tls" || e.Kind != provider.KindHealth {
+			t.Errorf("%s: %v is %s", name, err, e.Code)
 		}
 	}
 }
