@@ -29,6 +29,11 @@ type serveCommand struct {
 
 // Run serves until the context ends, then drains.
 func (c *serveCommand) Run(env *environment) error {
+	hup := make(chan os.Signal, 1)
+	if c.Config != "" { // before anything that takes time: until then it would end the process
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+	}
 	cfg, err := loadConfig(c.Config, env)
 	if err != nil {
 		return err
@@ -38,7 +43,7 @@ func (c *serveCommand) Run(env *environment) error {
 		return err
 	}
 	if c.Config != "" {
-		g.reloads(c.Config, env)
+		g.reloads(c.Config, env, hup)
 	} else if hint := config.EnvironmentHint(env.getenv); hint != "" {
 		g.log.Warn(hint)
 	}
@@ -83,7 +88,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 		g.lis.Close()
 		return nil, errors.Join(fmt.Errorf("admin.listen: %w; give another address, or off, by admin.listen in the file, by PENSTOCK_ADMIN_LISTEN without one, or by --admin for the demo", err), p.close())
 	}
-	g.adm = &http.Server{Handler: admin.Handler(p.adminConfig(cfg, g.ready)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: g.data.ErrorLog}
+	g.adm = &http.Server{Handler: admin.Handler(p.adminConfig(cfg, g.ready)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: g.data.IdleTimeout, ErrorLog: g.data.ErrorLog}
 	return g, nil
 }
 
@@ -225,9 +230,7 @@ func (g *gateway) stop() {
 }
 
 // reloads loads the configuration again on SIGHUP and when its files change.
-func (g *gateway) reloads(path string, env *environment) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+func (g *gateway) reloads(path string, env *environment, hup <-chan os.Signal) {
 	changed := make(chan struct{}, 1)
 	var mu sync.Mutex
 	files := append([]string{path}, g.cfg.SecretFiles()...)
@@ -246,7 +249,6 @@ func (g *gateway) reloads(path string, env *environment) {
 			g.log.Error("the configuration is not watched any more; send SIGHUP after a change", "error", err.Error())
 		}
 	})
-	context.AfterFunc(g.life, func() { signal.Stop(hup) })
 	g.worker("reload", func() {
 		for {
 			select {

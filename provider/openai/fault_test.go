@@ -180,7 +180,7 @@ func TestNoSecureConnection(t *testing.T) {
 	untrusted.StartTLS()
 	defer untrusted.Close()
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
-	old.TLS, old.Config.ErrorLog = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, quiet //nolint:gosec // it is to be refused
+	old.TLS, old.Config.ErrorLog = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, quiet
 	old.StartTLS()
 	defer old.Close()
 	plain := httptest.NewServer(http.NotFoundHandler())
