@@ -150,11 +150,15 @@ func (v *vectorEncoder) vector() error {
 	return v.enc.WriteToken(jsontext.String(base64.StdEncoding.EncodeToString(vector)))
 }
 
-// truncated makes the end of the source within a value a cut.
+// truncated tells a cut, which is the end of the source within a value, from what is
+// no JSON.
 func truncated(err error) error {
 	var bad *jsontext.SyntacticError
-	if errors.As(err, &bad) && errors.Is(err, io.ErrUnexpectedEOF) {
+	switch {
+	case !errors.As(err, &bad):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return io.ErrUnexpectedEOF
 	}
-	return err
+	return &provider.Error{Kind: provider.KindHealth, Code: "not_json", Err: errors.New("the answer is not JSON")}
 }

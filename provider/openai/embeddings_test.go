@@ -86,11 +86,14 @@ func TestLargeAnswersOfVectors(t *testing.T) {
 
 // covers UP-01
 func TestVectorsCutShort(t *testing.T) {
-	for _, answer := range []string{`{"data":[{"embedding":[1,2`, `{"data":[{"embedding":[1,2],"index":0}`, `{"data":[{"embedding":[1,"x"]}]}`} {
+	for answer, code := range map[string]string{
+		`{"data":[{"embedding":[1,2`: "truncated", `{"data":[{"embedding":[1,2],"index":0}`: "truncated",
+		`{"data":[{"embedding":[1,"x"]}]}`: "", `{"data":[{"embedding":[1],x`: "not_json", `{"data":[{"embedding":` + strings.Repeat("[", 20_000): "not_json",
+	} {
 		_, _, err := embedded(t, wantsBase64, answer)
 		var up *provider.Error
-		if !errors.As(err, &up) || up.Kind != provider.KindHealth {
-			t.Errorf("%s: %v", answer, err)
+		if !errors.As(err, &up) || up.Kind != provider.KindHealth || code != "" && up.Code != code {
+			t.Errorf("%.40s: %v, want %s", answer, err, code)
 		}
 	}
 }

@@ -26,7 +26,7 @@ const maxPlain = 512
 // plain text does, where the fault is the client's.
 func shapeError(body []byte, status int) (shaped []byte, code, kind string) {
 	body = bytes.TrimSpace(body)
-	if !gjson.ValidBytes(body) {
+	if !validJSON(body) {
 		text := ""
 		if status < http.StatusInternalServerError {
 			text = plainText(body)

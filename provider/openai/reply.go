@@ -192,7 +192,7 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 	}
 	delimited := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor > 1
 	switch {
-	case gjson.ValidBytes(body) && (!answersJSON[c.Op.Name] || resp.StatusCode != http.StatusOK || isObject(body)):
+	case validJSON(body) && (!answersJSON[c.Op.Name] || resp.StatusCode != http.StatusOK || isObject(body)):
 	case !delimited:
 		return &provider.Error{Kind: provider.KindHealth, Code: "truncated", Err: io.ErrUnexpectedEOF}
 	case answersJSON[c.Op.Name]:

@@ -3,8 +3,6 @@ package openai
 import (
 	"bytes"
 
-	"github.com/tidwall/gjson"
-
 	"penstock/provider"
 	"penstock/sse"
 )
@@ -68,7 +66,7 @@ func rebuild(raw, data []byte) []byte {
 // withoutMember returns a JSON object without its member of a name.
 func withoutMember(object []byte, name string) []byte {
 	start := bytes.IndexByte(object, '{')
-	if start < 0 || !gjson.ValidBytes(object) {
+	if start < 0 || !validJSON(object) {
 		return object
 	}
 	cut := provider.Span{Start: start + 1} // from the end of the member before

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/tidwall/gjson"
-
 	"penstock/provider"
 	"penstock/sse"
 )
@@ -160,7 +158,7 @@ func (s *stream) pass(b []byte, held, most int) []byte {
 // judge looks at an event whose end has arrived. What has passed in part cannot be
 // changed any more.
 func (s *stream) judge(e *sse.Event) verdict {
-	if s.ending && !bytes.Equal(e.Data, doneData) && !gjson.ValidBytes(e.Data) {
+	if s.ending && !bytes.Equal(e.Data, doneData) && !validJSON(e.Data) {
 		if s.open {
 			return asIs
 		}
