@@ -167,12 +167,16 @@ func (b *clientBody) finish() error {
 // could not be read to its end, which is not the upstream's doing.
 type upload struct {
 	io.Reader
+	passed func() // called after every read
 	failed atomic.Pointer[error]
 }
 
 // Read implements io.Reader.
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
+	if u.passed != nil {
+		u.passed()
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		u.failed.Store(&err)
 	}

@@ -89,3 +89,44 @@ func TestUploadsThatFail(t *testing.T) {
 		})
 	}
 }
+
+// covers UP-04, UP-07: the time limit of the answer begins when the upload has been
+// sent, however slowly the client did; one that the upstream does not take passes.
+func TestSlowUploadIsNoFaultOfTheUpstream(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		up     http.HandlerFunc
+		status int
+	}{
+		{"taken", sends(200, answerJSON), 200},
+		{"not taken", func(http.ResponseWriter, *http.Request) { time.Sleep(45 * time.Second) }, 504},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.up, nil, func(s *Snapshot) { s.Upstreams["a"].Timeouts.Headers = 5 * time.Second })
+				r, send := io.Pipe()
+				go func() {
+					for range 20 {
+						if _, err := send.Write(make([]byte, 100<<10)); err != nil {
+							return
+						}
+						time.Sleep(2 * time.Second)
+					}
+					_ = send.Close()
+				}()
+				req := w.request("POST", "/v1/files", "x")
+				req.Body, req.ContentLength = r, -1
+				o := w.do(req)
+				if o.err == nil && o.status != c.status || c.status == 200 && o.err != nil {
+					t.Errorf("%d %s, %v after %v; want %d", o.status, o.body, o.err, o.took, c.status)
+				}
+				if got := w.metric("attempts_total", "code", "header_timeout"); (got > 0) != (c.status == 504) {
+					t.Errorf("%v attempts ran into the time limit", got)
+				}
+				_ = r.Close()
+				time.Sleep(time.Minute)
+				w.settled()
+			})
+		})
+	}
+}

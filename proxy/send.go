@@ -186,6 +186,9 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 	} else {
 		a.watch.phase("header_timeout", times.Headers, x.respond)
 	}
+	if x.upload != nil { // the request is not sent until the client has
+		x.upload.passed = func() { a.watch.renew("header_timeout", times.Headers, x.respond) }
+	}
 	resp, err := a.up.Transport.RoundTrip(req) //nolint:bodyclose // closed with the reply
 	if err != nil {
 		return nil, err

@@ -30,13 +30,26 @@ type watch struct {
 // phase puts the next limit in force. end, if not zero, is when the answer must
 // have begun; code is then attempts_timeout if that comes first.
 func (w *watch) phase(code string, limit time.Duration, end time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.enter(code, limit, end)
+}
+
+// renew begins the phase of a code anew, if it is still in force.
+func (w *watch) renew(code string, limit time.Duration, end time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.code == code && w.limit > 0 {
+		w.enter(code, limit, end)
+	}
+}
+
+func (w *watch) enter(code string, limit time.Duration, end time.Time) {
 	if !end.IsZero() {
 		if left := max(time.Until(end), time.Millisecond); limit <= 0 || left < limit {
 			code, limit = "attempts_timeout", left
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.code, w.limit, w.since = code, limit, time.Now()
 	w.read.Store(0)
 	w.idling.Store(code == "idle_timeout")
