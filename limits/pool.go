@@ -320,7 +320,7 @@ func (p *pool) corrected(w *waiter, actual Cost) {
 func (p *pool) turn(w *waiter) (*team, Turn) {
 	t := p.class[w.Class].team(w)
 	waiting := len(t.flows) > 1 || len(t.flows) == 1 && len(t.flows[0].entries) > 1
-	return t, Turn{Team: w.Team, Weight: int(t.weight), Class: w.Class, Price: w.price, Owed: t.owed, More: waiting}
+	return t, Turn{Team: w.Team, Weight: int(t.weight), Class: w.Class, Price: w.price, Owed: t.owed, More: waiting, Left: time.Until(w.deadline)}
 }
 
 // headroom is the percentage of the upstream that the class must leave free,

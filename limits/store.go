@@ -67,9 +67,10 @@ type Turn struct {
 	Team   string
 	Weight int
 	Class  Class
-	Price  float64 // of the request in fair queueing
-	Owed   float64 // what earlier requests of the team used beyond their price, since it was last told
-	More   bool    // others of the team and class wait behind it
+	Price  float64       // of the request in fair queueing
+	Owed   float64       // what earlier requests of the team used beyond their price, since it was last told
+	More   bool          // others of the team and class wait behind it
+	Left   time.Duration // how long it may still wait
 }
 
 // A Level is where a limit stands.

@@ -16,10 +16,15 @@ type alone struct {
 	window micros
 }
 
+// patience is how long a request must be able to wait still to be asked to wait for
+// the end of a blip.
+const patience = 2 * time.Second
+
 // takeAlone decides without the server, by each limit's policy. The owner's mutex
 // is held.
-func (o *owner) takeAlone(id uint64, charges []limits.Charge, now micros) (limits.Verdict, error) {
+func (o *owner) takeAlone(id uint64, turn *limits.Turn, charges []limits.Charge, now micros) (limits.Verdict, error) {
 	v := limits.Verdict{OK: true, Told: true}
+	brief := turn != nil && turn.Left >= patience && o.gate.brief.Load()
 	for i := range charges {
 		c := &charges[i]
 		c.Over = false
@@ -31,6 +36,9 @@ func (o *owner) takeAlone(id uint64, charges []limits.Charge, now micros) (limit
 			continue
 		}
 		after, ok := o.checkAlone(c, now)
+		if brief && !c.Limit.Shadow && kindOf(c.Limit) == slots {
+			after, ok = 0, o.checkBriefly(c)
+		}
 		switch {
 		case ok:
 		case c.Limit.Shadow:
@@ -72,6 +80,18 @@ func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, o
 	}
 	return 0, int64(len(l.ids)) < most
 }
+
+// checkBriefly reports whether there is a slot that is this replica's by what the
+// server was told: the others may still reach the server, and take all that is free
+// there. The queue asks again when the loss has turned out to be no blip.
+func (o *owner) checkBriefly(c *limits.Charge) bool {
+	l := o.level(c.Limit)
+	used := int64(len(l.ids))
+	return used < l.held && l.fresh(o) && l.others+used+1 <= c.Slots()-min(c.Keep, c.Slots()-1)
+}
+
+// fresh reports whether what the replica holds has not expired at the server.
+func (l *level) fresh(o *owner) bool { return time.Since(l.told) < o.s.opt.Lease }
 
 // part is how many slots a replica may use that knows no more of the others than
 // what it was told last: those it held, and its part of what was free. All parts

@@ -6,3 +6,6 @@ import "time"
 func (s *Store) Skew(d time.Duration) {
 	s.wall = func() time.Time { return time.Now().Add(d) }
 }
+
+// Blip sets how long a loss may be a blip, before Run.
+func (s *Store) Blip(d time.Duration) { s.blip = d }

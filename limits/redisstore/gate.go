@@ -15,6 +15,8 @@ const (
 	probeSlow = time.Second
 	steady    = 10 * time.Second // up for so long, it counts as well again; being away sooner is not logged…
 	lasting   = time.Second      // …unless it lasts
+	// blip is how long a loss may be this replica's alone, for all that it knows.
+	blip = 400 * time.Millisecond
 )
 
 // A gate stands before a server: one for all owners, or for each owner of a
@@ -26,6 +28,9 @@ type gate struct {
 	probe func(context.Context) error
 	down  atomic.Bool
 	loss  atomic.Uint64 // how often it has closed
+	// brief: no probe has failed yet so late that the loss cannot be a blip. A server
+	// that has gone away many times in a row is not given that time again.
+	brief atomic.Bool
 
 	mu     sync.Mutex
 	closed time.Time
@@ -57,6 +62,7 @@ func (g *gate) trip(err error) (heal func()) {
 	pause, flaps := g.pause, !g.opened.IsZero() && now.Sub(g.opened) < steady
 	g.closed = now
 	g.loss.Add(1)
+	g.brief.Store(pause < probeSlow)
 	g.down.Store(true)
 	g.mu.Unlock()
 	if !flaps {
@@ -103,6 +109,9 @@ func (g *gate) heal(pause time.Duration) {
 			break
 		}
 		pause = min(max(2*pause, probeFirst), probeLast)
+		if time.Since(g.since()) >= g.s.blip && g.brief.CompareAndSwap(true, false) {
+			g.s.wake()
+		}
 		if time.Since(g.since()) > lasting {
 			g.tell(err)
 		}

@@ -16,7 +16,8 @@
 //     chunk and spends it without asking (chunk.go).
 //   - While somebody waits, the script keeps the order of fair queueing among the
 //     replicas (call.lua).
-//   - While Redis is away, each limit follows its limits.OnLoss (alone.go).
+//   - While Redis is away, each limit follows its limits.OnLoss (alone.go). At first
+//     that may be this replica's own trouble, so it takes no slots but its own.
 package redisstore
 
 import (
@@ -87,6 +88,7 @@ type Store struct {
 	onLoss  atomic.Int32     // limits.OnLoss
 	wall    func() time.Time // the clock of this machine, which is used until a server has told the time
 	logged  atomic.Int64     // when a loss was logged last, in nanoseconds since 1970
+	blip    time.Duration    // see blip
 	wakes   chan struct{}
 	told    chan struct{} // receives after another replica's announcement
 
@@ -108,7 +110,7 @@ type Store struct {
 func New(client redis.UniversalClient, opt Options) *Store {
 	opt.defaults()
 	s := &Store{opt: opt, client: client, process: limits.NewMemory(), owners: make(map[string]*owner), wakes: make(chan struct{}, 1), told: make(chan struct{}, 1)}
-	s.wall = time.Now
+	s.wall, s.blip = time.Now, blip
 	s.life, s.end = context.WithCancel(context.Background())
 	s.live.Store(opt.Replicas)
 	s.SetOnLoss(opt.OnLoss)

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -49,6 +50,10 @@ func (o *owner) resume() {
 	o.s.spawn(o.flush)
 }
 
+// errLate is of a reply that was read only after the slots in it had expired, by a
+// process that stood still.
+var errLate = errors.New("the reply is older than a lease")
+
 // run makes calls while there is something to ask or tell: the first for its own
 // ask, the rest in the background. The caller has set busy.
 func (o *owner) run(own *ask) {
@@ -64,6 +69,9 @@ func (o *owner) run(own *ask) {
 		o.mu.Unlock()
 		reply, err := o.s.call(c)
 		o.mu.Lock()
+		if err == nil && time.Since(c.began) >= o.s.opt.Lease {
+			err = errLate
+		}
 		if err == nil {
 			err = o.answered(c, reply)
 		}

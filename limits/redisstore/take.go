@@ -14,7 +14,7 @@ func (o *owner) take(id uint64, turn *limits.Turn, charges []limits.Charge) (lim
 		return limits.Verdict{OK: true}, nil
 	}
 	if o.gate.down.Load() {
-		v, err := o.takeAlone(id, charges, o.now())
+		v, err := o.takeAlone(id, turn, charges, o.now())
 		o.tell(charges)
 		o.mu.Unlock()
 		return v, err
@@ -42,7 +42,7 @@ func (o *owner) take(id uint64, turn *limits.Turn, charges []limits.Charge) (lim
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	v, err := o.takeAlone(id, charges, o.now())
+	v, err := o.takeAlone(id, turn, charges, o.now())
 	o.tell(charges)
 	o.tellWithin(late) // the server may be back already
 	return v, err
@@ -99,7 +99,7 @@ func (o *owner) metHere(c *limits.Charge, now micros, clock time.Time) bool {
 		used := int64(len(l.ids))
 		l.taken = true
 		// A slot that has come back but is not to be kept goes to whose turn it is.
-		return l.held > used && l.spareNow(o) > 0 && l.others+used+1 <= c.Slots()-c.Keep
+		return l.held > used && l.fresh(o) && l.spareNow(o) > 0 && l.others+used+1 <= c.Slots()-c.Keep
 	}
 	l.chunk.use.add(float64(c.N), clock)
 	left := l.chunk.left(l, now)
