@@ -16,8 +16,9 @@ import (
 const (
 	// exports is how many exports may run at once.
 	exports = 2
-	// syncFor bounds the wait for rows that are not written yet.
-	syncFor = time.Second
+	// syncFor bounds the wait for rows that are not written yet, as SQLite bounds its
+	// own for a lock.
+	syncFor = 5 * time.Second
 	// exportPause bounds one write to whoever reads an export.
 	exportPause = 30 * time.Second
 	// reportFor bounds the query of a report, exportFor a whole export.

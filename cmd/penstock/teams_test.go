@@ -98,7 +98,7 @@ func (g *testGateway) environment() *environment {
 // logged waits until the log, which is written with a delay, holds a text.
 func (g *testGateway) logged(text string) {
 	g.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(g.log.String(), text); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(g.log.String(), text); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			g.t.Fatalf("the log has no %q:\n%s", text, g.log)
 		}
@@ -156,7 +156,7 @@ func (g *testGateway) chat(headers ...string) int {
 // remembers waits until a request whose answer has arrived has ended.
 func (g *testGateway) remembers(id string) {
 	g.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
 		if _, ok := g.proxy.Explain(id); ok {
 			return
 		}

@@ -55,13 +55,13 @@ func (g *testGateway) budgetLeft() int64 {
 // settled waits until requests whose answers have arrived have ended.
 func (g *testGateway) settled() {
 	g.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(time.Millisecond) {
 		live, err := g.proxy.Live(context.Background(), proxy.LiveFilter{})
 		if err == nil && live.Gateway.InFlight == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			g.t.Fatal("requests have not ended within 5 s")
+			g.t.Fatal("requests have not ended within 20 s")
 		}
 	}
 }
