@@ -271,13 +271,13 @@ func (q *Queue) ended(w *waiter, p *pool, t *Target, l *Lease, actual Cost) {
 	q.dispatch()
 }
 
-// arm sets the pool's timer for the next refill or end of a pause.
+// arm sets the pool's timer for the next refill or end of a pause, or stops it.
 func (p *pool) arm(q *Queue, after time.Duration) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
 	p.due = time.Time{}
-	if after <= 0 || p.count == 0 {
+	if after <= 0 || p.count == 0 || q.closed {
 		return
 	}
 	p.due = time.Now().Add(after)

@@ -108,6 +108,9 @@ func NewQueue(store Store, cfg QueueConfig) *Queue {
 func (q *Queue) Close() {
 	q.mu.Lock()
 	q.closed = true
+	for _, p := range q.pools {
+		p.arm(q, 0)
+	}
 	q.mu.Unlock()
 	q.work.Wait()
 }
