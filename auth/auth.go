@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -29,17 +28,6 @@ func HashOf(key string) Hash { return sha256.Sum256([]byte(key)) }
 
 // String returns the hash as it stands in the configuration.
 func (h Hash) String() string { return HashPrefix + hex.EncodeToString(h[:]) }
-
-// ParseHash reads the text form of a hash.
-func ParseHash(s string) (Hash, error) {
-	var h Hash
-	raw, ok := strings.CutPrefix(s, HashPrefix)
-	if b, err := hex.DecodeString(raw); ok && err == nil && len(b) == len(h) {
-		copy(h[:], b)
-		return h, nil
-	}
-	return h, fmt.Errorf("expected %s and 64 hexadecimal digits, as printed by: penstock keys hash", HashPrefix)
-}
 
 // NewKey returns a random key of 256 bits.
 func NewKey() string {

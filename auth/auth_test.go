@@ -65,13 +65,7 @@ func TestKeysAndHashes(t *testing.T) {
 	if a == b || !strings.HasPrefix(a, Prefix) || len(a) != len(Prefix)+43 {
 		t.Errorf("keys %d and %d characters", len(a), len(b))
 	}
-	h, err := ParseHash(HashOf(a).String())
-	if err != nil || h != HashOf(a) {
-		t.Errorf("a hash does not survive its text: %v", err)
-	}
-	for _, bad := range []string{"", "sha256:", "sha256:zz", HashOf(a).String()[7:], HashOf(a).String() + "00"} {
-		if _, err := ParseHash(bad); err == nil {
-			t.Errorf("%q was accepted", bad)
-		}
+	if text := HashOf("abc").String(); text != "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" { // FIPS 180-2
+		t.Errorf("the hash of abc is %s", text)
 	}
 }

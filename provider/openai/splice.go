@@ -23,15 +23,6 @@ type Spliced struct {
 // the length of what is sent before the rest.
 func (b Spliced) Len() int64 { return b.size }
 
-// Bytes returns the body in one piece. It is Call.Body itself when nothing was
-// changed, and a copy otherwise.
-func (b Spliced) Bytes() []byte {
-	if b.segs == nil {
-		return b.whole
-	}
-	return bytes.Join(b.segs, nil)
-}
-
 // Reader returns a new reader of the body from its beginning. It is a
 // *bytes.Reader when nothing was changed.
 func (b Spliced) Reader() io.Reader {
