@@ -60,25 +60,14 @@ func (a *TeamsAPI) showKey(w http.ResponseWriter, r *http.Request) {
 
 // createKey makes a key. Its answer is the one place where the key is ever shown.
 func (a *TeamsAPI) createKey(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
-	b, err := body(w, r, false)
+	texts, settings, err := named(w, r, "team", "name")
 	if err != nil {
 		return nil, err
 	}
-	f, err := readFields(b)
-	if err != nil {
-		return nil, err
-	}
-	team, err := f.take("team")
-	if err != nil {
-		return nil, err
-	}
-	name, err := f.take("name")
-	if err != nil {
-		return nil, err
-	}
+	team, name := texts[0], texts[1]
 	log.add("team", clip(team), "key", clip(name))
 	secret := auth.NewKey()
-	k, err := a.Registry.CreateKey(r.Context(), team, name, f.settings(), auth.HashOf(secret))
+	k, err := a.Registry.CreateKey(r.Context(), team, name, settings, auth.HashOf(secret))
 	if err != nil {
 		return nil, err
 	}

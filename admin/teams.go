@@ -127,6 +127,26 @@ func (f fields) take(name string) (string, error) {
 	return text, nil
 }
 
+// named reads a body whose members are settings, but for texts of these names.
+func named(w http.ResponseWriter, r *http.Request, names ...string) (texts []string, settings []byte, err error) {
+	b, err := body(w, r, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := readFields(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		text, err := f.take(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		texts = append(texts, text)
+	}
+	return texts, f.settings(), nil
+}
+
 func (f fields) settings() []byte { return value(object(f)) }
 
 // teamObject is a team as the API shows it: its settings, and what is known of it
@@ -175,20 +195,12 @@ func (a *TeamsAPI) showTeam(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *TeamsAPI) createTeam(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
-	b, err := body(w, r, false)
+	texts, settings, err := named(w, r, "name")
 	if err != nil {
 		return nil, err
 	}
-	f, err := readFields(b)
-	if err != nil {
-		return nil, err
-	}
-	name, err := f.take("name")
-	if err != nil {
-		return nil, err
-	}
-	log.add("team", clip(name))
-	t, err := a.Registry.CreateTeam(r.Context(), name, f.settings())
+	log.add("team", clip(texts[0]))
+	t, err := a.Registry.CreateTeam(r.Context(), texts[0], settings)
 	if err != nil {
 		return nil, err
 	}
