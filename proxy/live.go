@@ -74,9 +74,11 @@ func (p *Proxy) Live(ctx context.Context, f LiveFilter) (*Live, error) {
 	}
 	targets := p.liveTargets(f)
 	all := f.limits(s)
+	states := map[string]breaker.State{}
+	p.breakers.Each(func(name string, st breaker.State) { states[name] = st })
 	for _, t := range targets {
 		all = append(all, t.Limits()...)
-		out.Targets = append(out.Targets, p.liveTarget(t))
+		out.Targets = append(out.Targets, p.liveTarget(t, states[t.Name]))
 	}
 	all = once(all)
 	levels, err := limits.LevelsNow(ctx, p.store, all)
@@ -145,18 +147,12 @@ func (p *Proxy) liveTargets(f LiveFilter) []*limits.Target {
 	return all
 }
 
-func (p *Proxy) liveTarget(t *limits.Target) LiveTarget {
-	out := LiveTarget{
+func (p *Proxy) liveTarget(t *limits.Target, st breaker.State) LiveTarget {
+	return LiveTarget{
 		Target: t.Name, Upstream: t.Upstream, InUse: t.InUse(), Scale: t.Scale(), Paused: seconds(t.Paused()),
-		Breaker: breaker.Closed.String(), Open: seconds(p.breakers.Left(t.Name)),
+		Breaker: st.String(), Open: seconds(p.breakers.Left(t.Name)),
 		Parked: p.parking.parked(t.Upstream) || p.parking.parked(t.Name),
 	}
-	p.breakers.Each(func(name string, st breaker.State) {
-		if name == t.Name {
-			out.Breaker = st.String()
-		}
-	})
-	return out
 }
 
 // once drops limits that stand at several targets.
