@@ -170,7 +170,7 @@ type Gateway struct {
 	MaxMemory      Size     `yaml:"max_memory,omitempty" jsonschema_description:"Bytes of request and answer bodies held in memory at once, over all requests; beyond it new ones get 503. Never more than three eighths of the process's memory limit (GOMEMLIMIT, or nine tenths of the container's)." jsonschema:"default=512MiB"`
 	MaxOutput      Amount   `yaml:"max_output,omitempty" jsonschema_description:"Largest max_tokens, max_completion_tokens or max_output_tokens accepted." jsonschema:"default=10M"`
 	MaxChoices     int64    `yaml:"max_choices,omitempty" jsonschema_description:"Largest n or best_of accepted." jsonschema:"minimum=1,default=128"`
-	ReadTimeout    Duration `yaml:"read_timeout,omitempty" jsonschema_description:"Longest pause while a client sends its request." jsonschema:"default=60s"`
+	ReadTimeout    Duration `yaml:"read_timeout,omitempty" jsonschema_description:"Longest pause while a client sends the body of its request. 0 for no limit but timeouts.total." jsonschema:"minimum=0,default=60s"`
 	MaxConnections int64    `yaml:"max_connections,omitempty" jsonschema_description:"Client connections open at once; 0 for just under half of the file descriptors that the process may open." jsonschema:"minimum=0,default=0"`
 }
 

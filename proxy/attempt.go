@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,13 +28,21 @@ type answer struct {
 	leave  func() bool // stops the end of the request from ending the attempt; nil where it is its child
 	sent   time.Time
 	drain  atomic.Int64 // how long the attempt outlives the client, once it is committed
+
+	mu      sync.Mutex
+	drained *time.Timer // ends the drain, once it has begun
+	closed  bool
 }
 
 // end ends the attempt because the request has ended: at once, unless the client
 // has left and the answer is to be read on.
 func (a *answer) end(cause error) {
 	if d := time.Duration(a.drain.Load()); d > 0 && errors.Is(cause, errGone) {
-		time.AfterFunc(d, func() { a.cancel(cause) })
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if !a.closed {
+			a.drained = time.AfterFunc(d, func() { a.cancel(cause) })
+		}
 		return
 	}
 	a.cancel(cause)
@@ -44,6 +53,12 @@ func (a *answer) end(cause error) {
 func (a *answer) close() {
 	a.watch.stop()
 	a.detach()
+	a.mu.Lock()
+	a.closed = true
+	if a.drained != nil {
+		a.drained.Stop()
+	}
+	a.mu.Unlock()
 	a.cancel(errGone)
 	_ = a.Body.Close()
 	a.grant.Release()

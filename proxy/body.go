@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +48,7 @@ func (x *exchange) readBody() error {
 	}
 	x.call.Body = body
 	if !whole {
-		x.upload = &upload{Reader: src}
+		x.upload = &upload{Reader: src, body: src}
 		x.call.Rest, x.call.Length = x.upload, r.ContentLength
 		return nil
 	}
@@ -62,6 +63,9 @@ const lingerFor = time.Second
 // leaveUnread bounds the time for which the server reads on, by itself, what is left
 // of a body before and after the answer.
 func (x *exchange) leaveUnread() {
+	if x.upload != nil {
+		x.upload.body.leave()
+	}
 	if x.unread {
 		_ = x.out.control.SetReadDeadline(time.Now().Add(lingerFor))
 	}
@@ -130,18 +134,21 @@ func (x *exchange) reserve(n int64) error {
 type clientBody struct {
 	r       io.Reader
 	control *http.ResponseController
-	pause   time.Duration
-	end     time.Time // when all of it must have come
+	pause   time.Duration // 0 for no bound but end
+	end     time.Time     // when all of it must have come
 	armed   time.Time
+
+	mu   sync.Mutex
+	left bool
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(b.armed) > b.pause/8 {
-		at := now.Add(b.pause)
-		if at.After(b.end) {
-			at = b.end
+	if now := time.Now(); b.armed.IsZero() || b.pause > 0 && now.Sub(b.armed) > b.pause/8 {
+		at := b.end
+		if next := now.Add(b.pause); b.pause > 0 && next.Before(at) {
+			at = next
 		}
-		if err := b.control.SetReadDeadline(at); err == nil {
+		if err := b.deadline(at); err == nil {
 			b.armed = now
 		}
 	}
@@ -157,17 +164,36 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // finish lifts the deadline, which would otherwise be taken for the client's
 // leaving while it waits for its answer.
 func (b *clientBody) finish() error {
-	if err := b.control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := b.deadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
+}
+
+// deadline bounds the connection's reads, until the request has ended: a transport may
+// read on for a moment, and by then the connection has other bounds.
+func (b *clientBody) deadline(at time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left {
+		return nil
+	}
+	return b.control.SetReadDeadline(at)
+}
+
+// leave takes the connection's deadline out of the body's hands.
+func (b *clientBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = true
 }
 
 // An upload is the rest of a body that is read while it is sent on. It notes why it
 // could not be read to its end, which is not the upstream's doing.
 type upload struct {
 	io.Reader
-	passed func() // called after every read
+	body   *clientBody // at the bottom of the reader
+	passed func()      // called after every read
 	failed atomic.Pointer[error]
 }
 

@@ -130,3 +130,51 @@ func TestSlowUploadIsNoFaultOfTheUpstream(t *testing.T) {
 		})
 	}
 }
+
+// A deadlines counts the deadlines that are set on a connection.
+type deadlines struct {
+	http.ResponseWriter
+	at []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(at time.Time) error { d.at = append(d.at, at); return nil }
+
+// A transport may read the rest of an upload when its request has ended, and the
+// connection is already another's.
+func TestUploadLeavesTheConnectionAlone(t *testing.T) {
+	d := &deadlines{}
+	b := &clientBody{r: strings.NewReader("ab"), control: http.NewResponseController(d), pause: time.Nanosecond, end: time.Now().Add(time.Hour)}
+	if _, err := b.Read(make([]byte, 1)); err != nil || len(d.at) != 1 {
+		t.Errorf("%v, %d deadlines", err, len(d.at))
+	}
+	b.leave()
+	if rest, err := io.ReadAll(b); string(rest) != "b" || err != nil || len(d.at) != 1 {
+		t.Errorf("%q, %v, %d deadlines", rest, err, len(d.at))
+	}
+}
+
+// covers UP-07: a pause of any length is allowed by a limit of 0, until all time is up.
+func TestNoLimitOnPauses(t *testing.T) {
+	for pause, status := range map[time.Duration]int{time.Minute: 200, time.Hour: 408} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, sends(200, answerJSON), nil, func(s *Snapshot) {
+				s.Settings.ReadTimeout, s.Settings.Timeouts.Attempts = 0, 0
+			})
+			r, send := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(send, hello[:10])
+				time.Sleep(pause)
+				_, _ = io.WriteString(send, hello[10:])
+				_ = send.Close()
+			}()
+			req := w.request("POST", "/v1/chat/completions", "x")
+			req.Body, req.ContentLength = r, -1
+			if o := w.do(req); o.status != status {
+				t.Errorf("%d %s, %v after %v; want %d", o.status, o.body, o.err, o.took, status)
+			}
+			_ = r.Close()
+			time.Sleep(time.Hour)
+			w.settled()
+		})
+	}
+}
