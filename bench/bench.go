@@ -18,6 +18,7 @@ type bench struct {
 	dir      string
 	plan     plan
 	systems  []system
+	redis    string // address, or empty
 	results  *results
 	progress io.Writer
 
@@ -74,7 +75,7 @@ func (b *bench) round(ctx context.Context, only string) error {
 			continue
 		}
 		for _, s := range b.systems {
-			if (s.name == sysLogging || s.name == sysLedger) && !l.variants || s.start == nil && l.fresh {
+			if s.only != "" && s.only != l.name || s.start == nil && l.fresh {
 				continue
 			}
 			if err := b.one(ctx, s, l.fresh, l.run); err != nil {
@@ -99,7 +100,7 @@ func (b *bench) one(ctx context.Context, s system, fresh bool, run func(*measure
 	default:
 		target = b.running[s.name]
 	}
-	m := &measurement{plan: b.plan, results: b.results, system: s.name, target: target, upstream: b.upstream.addr}
+	m := &measurement{plan: b.plan, results: b.results, system: s.name, target: target, upstream: b.upstream.addr, redis: b.redis}
 	return run(m, ctx)
 }
 
@@ -107,16 +108,12 @@ func (b *bench) one(ctx context.Context, s system, fresh bool, run func(*measure
 // CPU profile. As cmd/penstock/default.pgo, go build takes it for profile-guided
 // optimisation.
 func writeProfile(ctx context.Context, dir, binary, path, only string, p plan) error {
-	admin, err := freeAddress()
-	if err != nil {
-		return err
-	}
 	upstream, err := startChild(ctx, dir, roleUpstream, "")
 	if err != nil {
 		return err
 	}
 	defer upstream.stop()
-	target, err := penstock(binary, variant{log: true}, admin)(ctx, dir, upstream.addr)
+	target, err := penstock(binary, variant{log: true, admin: true})(ctx, dir, upstream.addr)
 	if err != nil {
 		return err
 	}
@@ -140,7 +137,7 @@ func writeProfile(ctx context.Context, dir, binary, path, only string, p plan) e
 		done <- nil
 	}()
 	took := 5 * (p.slice + p.window + time.Second)
-	err = fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, int(took.Seconds())), path)
+	err = fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", target.admin, int(took.Seconds())), path)
 	stop()
 	if failed := <-done; failed != nil && loading.Err() == nil {
 		return failed

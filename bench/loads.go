@@ -48,22 +48,22 @@ type measurement struct {
 	system   string
 	target   *process // whose CPU time counts; the upstream itself for "direct"
 	upstream string   // address
+	redis    string   // address, or empty
 }
 
 // loads are what each system is put under, in order.
 var loads = []struct {
-	name     string
-	fresh    bool // needs processes that have done nothing yet
-	variants bool // also with the access log, and with the ledger
-	run      func(*measurement, context.Context) error
+	name  string
+	fresh bool // needs processes that have done nothing yet
+	run   func(*measurement, context.Context) error
 }{
-	{"small", false, true, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "small", 300) }},
-	{"large", false, false, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "large", 32<<10) }},
-	{"burst", false, false, (*measurement).burst},
-	{"paced", false, false, (*measurement).paced},
-	{"rate", false, false, (*measurement).rated},
-	{"waiting", false, false, (*measurement).inFlight},
-	{"idle", true, false, (*measurement).idling},
+	{"small", false, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "small", 300) }},
+	{"large", false, func(m *measurement, ctx context.Context) error { return m.answers(ctx, "large", 32<<10) }},
+	{"burst", false, (*measurement).burst},
+	{"paced", false, (*measurement).paced},
+	{"rate", false, (*measurement).rated},
+	{"waiting", false, (*measurement).inFlight},
+	{"idle", true, (*measurement).idling},
 }
 
 func loadNames() []string {
@@ -200,7 +200,17 @@ func (m *measurement) rated(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	if _, err := f.repeat(ctx, m.warm, (*conn).answer); err != nil {
+	if m.target.shares {
+		// A limit in Redis is withdrawn from in advance once it has been in use for a while.
+		_, _, err = f.atRate(ctx, redisWarm, m.rate, (*conn).answer)
+	} else {
+		_, err = f.repeat(ctx, m.warm, (*conn).answer)
+	}
+	if err != nil {
+		return err
+	}
+	calls, err := m.calls(ctx)
+	if err != nil {
 		return err
 	}
 	times, t, err := f.atRate(ctx, m.plan.rated, m.rate, (*conn).answer)
@@ -210,7 +220,7 @@ func (m *measurement) rated(ctx context.Context) error {
 	m.broken(t)
 	m.add("p50", m.system, quantile(times, 0.50))
 	m.add("p99", m.system, quantile(times, 0.99))
-	return nil
+	return m.shared(ctx, calls, len(times))
 }
 
 // inFlight measures requests a second with many slow requests at once.

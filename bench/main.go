@@ -89,12 +89,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.profile != "" {
 		return writeProfile(ctx, dir, o.binary, o.profile, o.only, p)
 	}
-	b := &bench{dir: dir, plan: p, systems: systems(o.binary, o.old, findNginx(ctx, stderr)), results: newResults(), progress: stderr}
+	redis, err := startRedis(ctx, dir, stderr)
+	if err != nil {
+		return err
+	}
+	with := others{old: o.old, nginx: find(ctx, stderr, "nginx", "nginx")}
+	if redis != nil {
+		defer redis.stop()
+		with.redis = redis.addr
+	}
+	b := &bench{dir: dir, plan: p, systems: systems(o.binary, with), redis: with.redis, results: newResults(), progress: stderr}
 	if err := b.run(ctx, o.only); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "%s, %d CPUs, %s, %s/%s\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	b.results.table(stdout, o.old != "")
+	b.results.redis(stdout)
 	if info, err := os.Stat(o.binary); err == nil {
 		fmt.Fprintf(stdout, "\nThe binary of penstock has %.1f MiB.\n", float64(info.Size())/(1<<20))
 	}

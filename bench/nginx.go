@@ -5,51 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"time"
 )
-
-// installTime bounds the installation of nginx.
-const installTime = 90 * time.Second
-
-// findNginx returns the nginx program. Where there is none, root gets it through
-// apt, and others are told how. Without it, it is left out of the comparison.
-func findNginx(ctx context.Context, progress io.Writer) string {
-	if path := nginxPath(); path != "" {
-		return path
-	}
-	if apt, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
-		fmt.Fprintln(progress, "installing nginx")
-		ctx, cancel := context.WithTimeout(ctx, installTime)
-		defer cancel()
-		for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "nginx"}} {
-			cmd := exec.CommandContext(ctx, apt, args...)
-			// A service of its own would take a port, and CPU time.
-			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				fmt.Fprintf(progress, "apt-get %s: %v\n%s", args[0], err, out)
-				break
-			}
-		}
-	}
-	path := nginxPath()
-	if path == "" {
-		fmt.Fprintln(progress, "nginx is left out of the comparison; install it first, for example by: sudo apt-get install nginx")
-	}
-	return path
-}
-
-func nginxPath() string {
-	for _, name := range [...]string{"nginx", "/usr/sbin/nginx"} { // the second is not in every user's PATH
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return ""
-}
 
 const nginxConfig = `
 daemon off;

@@ -21,6 +21,8 @@ type process struct {
 	name   string
 	cmd    *exec.Cmd
 	addr   string // where it serves
+	admin  string // where penstock's admin listener does, or off
+	shares bool   // keeps limits in Redis
 	exited chan struct{}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Names of the systems that are measured.
@@ -16,6 +17,10 @@ const (
 	sysPenstock = "penstock"
 	sysLogging  = "penstock, access log"
 	sysLedger   = "penstock, ledger"
+	sysLarge    = "penstock, large limits in Redis"
+	sysSmall    = "penstock, a small limit in Redis"
+	sysCall     = "a call of Redis"
+	sysPing     = "a PING of Redis"
 	sysOld      = "old penstock"
 	sysProxy    = "reverse proxy"
 	sysNginx    = "nginx"
@@ -26,26 +31,35 @@ const (
 // the upstream itself.
 type system struct {
 	name  string
+	only  string // the load that it is put under; empty for all
 	start func(ctx context.Context, dir, upstream string) (*process, error)
 }
 
-// systems in the order in which each round visits them. nginx is the program, or
-// empty to leave it out.
-func systems(binary, old, nginx string) []system {
+// others are what penstock is measured beside, each left out where it is empty:
+// another binary of penstock, the program nginx, the address of a Redis.
+type others struct{ old, nginx, redis string }
+
+// systems in the order in which each round visits them.
+func systems(binary string, o others) []system {
 	all := []system{
-		{sysDirect, nil},
-		{sysPenstock, penstock(binary, variant{}, "off")},
-		{sysProxy, func(ctx context.Context, dir, upstream string) (*process, error) {
+		{sysDirect, "", nil},
+		{sysPenstock, "", penstock(binary, variant{})},
+		{sysProxy, "", func(ctx context.Context, dir, upstream string) (*process, error) {
 			return startChild(ctx, dir, roleReverseProxy, upstream)
 		}},
-		{sysLogging, penstock(binary, variant{log: true}, "off")},
-		{sysLedger, penstock(binary, variant{ledger: true}, "off")},
+		{sysLogging, "small", penstock(binary, variant{log: true})},
+		{sysLedger, "small", penstock(binary, variant{ledger: true})},
 	}
-	if nginx != "" {
-		all = append(all, system{sysNginx, runNginx(nginx)})
+	if o.redis != "" {
+		all = append(all,
+			system{sysLarge, "rate", penstock(binary, variant{redis: o.redis, admin: true})},
+			system{sysSmall, "rate", penstock(binary, variant{redis: o.redis, admin: true, small: true})})
 	}
-	if old != "" {
-		all = append(all, system{sysOld, penstock(old, variant{}, "off")})
+	if o.nginx != "" {
+		all = append(all, system{sysNginx, "", runNginx(o.nginx)})
+	}
+	if o.old != "" {
+		all = append(all, system{sysOld, "", penstock(o.old, variant{})})
 	}
 	return all
 }
@@ -62,37 +76,63 @@ upstreams:
   bench:
     base_url: http://%[4]s/v1
     api_key: bench-upstream-key
-    limits: {concurrency: 100000, requests: 1000M/min, tokens: 1000M/s}
+    limits: %[6]s
 models:
   bench-model: {targets: [bench]}
 teams:
   bench:
-    limits: {concurrency: 100000, requests: 1000M/min, tokens: 1000M/s}
+    limits: %[7]s
     keys: [{name: bench, hash: "sha256:%[5]s"}]
 `
 
+const (
+	largeLimits = "{concurrency: 100000, requests: 1000M/min, tokens: 1000M/s}"
+	// smallLimit is too small for a replica to take more of it than it needs at once.
+	smallLimit = "{requests: {limit: 1000, per: 1s, burst: 100}}"
+)
+
 // A variant of penstock does what is measured apart from the rest.
 type variant struct {
-	log    bool // an access log
-	ledger bool // a usage ledger in SQLite
+	log    bool   // an access log
+	ledger bool   // a usage ledger in SQLite
+	admin  bool   // an admin listener
+	redis  string // the address of the Redis that keeps the limits
+	small  bool   // one small limit in place of large ones
 }
 
-// penstock starts a gateway whose admin listener is at admin, or off.
-func penstock(binary string, v variant, admin string) func(context.Context, string, string) (*process, error) {
+// penstock starts a gateway.
+func penstock(binary string, v variant) func(context.Context, string, string) (*process, error) {
 	return func(ctx context.Context, dir, upstream string) (*process, error) {
 		addr, err := freeAddress()
 		if err != nil {
 			return nil, err
 		}
+		admin := "off"
+		if v.admin {
+			if admin, err = freeAddress(); err != nil {
+				return nil, err
+			}
+		}
+		up, team := largeLimits, largeLimits
+		if v.small {
+			up, team = "{}", smallLimit
+		}
 		sum := sha256.Sum256([]byte(key))
-		text := fmt.Sprintf(penstockConfig, addr, admin, v.log, upstream, hex.EncodeToString(sum[:]))
+		text := fmt.Sprintf(penstockConfig, addr, admin, v.log, upstream, hex.EncodeToString(sum[:]), up, team)
 		if v.ledger {
 			text += fmt.Sprintf("database: {url: %q}\n", filepath.Join(dir, "penstock-"+addr+".db"))
+		}
+		if v.redis != "" {
+			text += fmt.Sprintf("redis: {url: %q, prefix: %q}\n", "redis://"+v.redis, strings.ReplaceAll(addr, ":", "-")+"/")
 		}
 		path := filepath.Join(dir, "penstock-"+addr+".yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return nil, fmt.Errorf("write the configuration: %w", err)
 		}
-		return start(ctx, dir, "penstock", addr, nil, binary, "serve", "--config", path)
+		p, err := start(ctx, dir, "penstock", addr, nil, binary, "serve", "--config", path)
+		if err == nil {
+			p.admin, p.shares = admin, v.redis != ""
+		}
+		return p, err
 	}
 }

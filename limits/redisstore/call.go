@@ -122,10 +122,11 @@ func (l *level) outdated(now time.Time, o *owner) bool {
 
 // spareNow is how many spare slots the replica keeps.
 func (l *level) spareNow(o *owner) int64 {
-	if len(o.refused) > 0 || time.Now().Before(o.calm) {
+	now := time.Now()
+	if len(o.refused) > 0 || now.Before(o.calm) {
 		return 0
 	}
-	return l.spareSlots(o.s.live.Load())
+	return l.spareSlots(now, o.s.live.Load())
 }
 
 func (o *owner) build(c *call) {

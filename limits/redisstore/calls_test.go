@@ -156,6 +156,38 @@ func TestCallsOfLargeLimits(t *testing.T) {
 	}
 }
 
+// Slots that are held for a moment, many times a second, cost few calls too.
+func TestCallsOfShortHolds(t *testing.T) {
+	t.Parallel()
+	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
+	var calls atomic.Int64
+	s := open(t, server, redisstore.Options{Prefix: prefix(), Called: func(time.Duration, string) { calls.Add(1) }})
+	slots := limitstest.Slots("slots", 400)
+	rounds := func(n int) {
+		for i := range n {
+			var some []*held
+			for range 1 + i%5 {
+				h, v := take(t, s, 1, slots)
+				if !v.OK {
+					t.Fatal("refused")
+				}
+				some = append(some, h)
+			}
+			sleep(time.Millisecond)
+			for _, h := range some {
+				h.settle(1)
+			}
+			sleep(2 * time.Millisecond)
+		}
+	}
+	rounds(50)
+	before := calls.Load()
+	rounds(150)
+	if n := calls.Load() - before; n > 150 {
+		t.Errorf("%d calls for 450 takes", n)
+	}
+}
+
 // What a replica holds in advance, of money and slots, it gives back when nobody asks
 // any more.
 func TestNothingIsHeldWhenIdle(t *testing.T) {

@@ -131,14 +131,16 @@ func (l *level) gotChunk(got, mark, now micros) {
 }
 
 // spareSlots is how many slots may be held beside those in use: none where the
-// limit is small or nearly used up.
-func (l *level) spareSlots(replicas int64) int64 {
+// limit is small or nearly used up, else as many again, and more where requests are
+// short and many.
+func (l *level) spareSlots(now time.Time, replicas int64) int64 {
 	slots := l.limit.Amount
 	used := int64(len(l.ids))
 	if l.limit.Shadow || l.others+used > slots-slots/chunkFloor || !l.taken {
 		return 0
 	}
-	return min(slots/chunkPart, slots*chunkAll/100/max(1, replicas), used+1)
+	lately := int64(l.chunk.takes.sum(now)) / (2 * chunkTakes)
+	return min(slots/chunkPart, slots*chunkAll/100/max(1, replicas), used+1+lately)
 }
 
 // A meter is the sum of the last seconds, older parts counting less.
