@@ -188,6 +188,9 @@ func (b *builder) transport(scheme string, connect time.Duration) *http.Transpor
 		MaxResponseHeaderBytes: 256 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
+	if scheme == "http" {
+		t.DialContext = dialPlain(dialer)
+	}
 	if n := descriptors(); n < 8192 {
 		// The transport goes on dialling for requests that were given up, so that
 		// where descriptors are few its connections have to be counted.
