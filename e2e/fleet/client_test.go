@@ -62,6 +62,7 @@ func (a ask) send(ctx context.Context, base string) answer {
 	r.Header.Set("Authorization", "Bearer "+keyOf(a.team))
 	r.Header.Set(idHeader, strconv.Itoa(a.id))
 	r.Header.Set(teamHeader, a.team)
+	r.Header.Set(replicaHeader, strconv.Itoa(a.replica))
 	r.Header.Set("X-Simulate", "tokens="+strconv.Itoa(a.output))
 	out.read(r)
 	out.got = time.Now()

@@ -81,7 +81,7 @@ func (f *fleet) lose(begin, end func()) {
 	}
 	end()
 	ended := time.Now()
-	f.eventuallyAway(false, 4*time.Second) // two seconds, where the machine is not busy
+	f.eventuallyAway(false, 2*time.Second)
 	f.Logf("back after %v", time.Since(ended).Round(10*time.Millisecond))
 	wait(time.Second)
 	f.judge(c, 1)

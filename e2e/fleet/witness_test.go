@@ -17,10 +17,11 @@ import (
 type witness struct {
 	provider *simulate.Provider
 
-	mu     sync.Mutex
-	visits []visit
-	inside map[string]int // by team
-	peak   map[string]int
+	mu      sync.Mutex
+	visits  []visit
+	inside  map[string]int // by team
+	peak    map[string]int
+	through map[int]int // of them by the replica that was asked
 }
 
 // A visit is one attempt of a request at the upstream.
@@ -30,14 +31,16 @@ type visit struct {
 	inside time.Duration
 }
 
-// What identifies a request and its team all the way to the upstream.
+// What identifies a request, its team and the replica that was asked, all the way to
+// the upstream.
 const (
-	idHeader   = "X-Fleet-Id"
-	teamHeader = "X-Fleet-Team"
+	idHeader      = "X-Fleet-Id"
+	teamHeader    = "X-Fleet-Team"
+	replicaHeader = "X-Fleet-Replica"
 )
 
 func newWitness(c simulate.Config) *witness {
-	return &witness{provider: simulate.New(c), inside: map[string]int{}, peak: map[string]int{}}
+	return &witness{provider: simulate.New(c), inside: map[string]int{}, peak: map[string]int{}, through: map[int]int{}}
 }
 
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -48,14 +51,17 @@ func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	team := r.Header.Get(teamHeader)
+	replica, _ := strconv.Atoi(r.Header.Get(replicaHeader)) // 0 where nobody looks at it
 	w.mu.Lock()
 	w.inside[team]++
+	w.through[replica]++
 	w.peak[team] = max(w.peak[team], w.inside[team])
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.inside[team]--
+		w.through[replica]--
 		w.visits = append(w.visits, visit{id, at, time.Since(at)})
 	}()
 	w.provider.ServeHTTP(rw, r)
@@ -108,6 +114,20 @@ func (w *witness) admissions(asked []answer) []admission {
 		out = append(out, admission{from, v.at, a.ask})
 	}
 	return out
+}
+
+// of is how many requests there are now that came through a replica.
+func (w *witness) of(replica int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.through[replica]
+}
+
+// most is the most of a team's requests that there have been at once.
+func (w *witness) most(team string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.peak[team]
 }
 
 // A rule is a limit that holds for the fleet.

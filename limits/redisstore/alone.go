@@ -100,12 +100,21 @@ func (l *level) part(slots, replicas int64) int64 {
 	return l.held + max(0, slots-l.others-l.held)/replicas
 }
 
-// settle keeps the replica to its part of the slots until all replicas have stated
-// theirs: after the server was away for a time, or has lost its state.
-func (o *owner) settle(away time.Duration) {
+// How long a replica keeps to its part of the slots after a loss: until all others
+// have stated theirs. After a blip none has much to state, and most have lost nothing.
+const (
+	settleAfter = 3 * time.Second
+	settleBlip  = time.Second
+)
+
+// settle keeps the replica to its part of the slots for a while: after the server was
+// away for a time, or has lost its state.
+func (o *owner) settle(away, lasts time.Duration) {
 	now, replicas := time.Now(), o.s.live.Load()
 	again := now.Before(o.settled)
-	o.settled = now.Add(3 * beatEvery)
+	if until := now.Add(lasts); until.After(o.settled) {
+		o.settled = until
+	}
 	for _, l := range o.levels {
 		switch {
 		case l.kind != slots || again:

@@ -13,6 +13,7 @@ const (
 	probeLast  = 250 * time.Millisecond
 	// probeSlow is the longest first pause, for a server that keeps going away.
 	probeSlow = time.Second
+	flapping  = 2 * time.Second  // away again within this, it keeps going away
 	steady    = 10 * time.Second // up for so long, it counts as well again; being away sooner is not logged…
 	lasting   = time.Second      // …unless it lasts
 	// blip is how long a loss may be this replica's alone, for all that it knows.
@@ -56,7 +57,7 @@ func (g *gate) trip(err error) (heal func()) {
 	}
 	now := time.Now()
 	g.pause = min(2*g.pause, probeSlow)
-	if g.pause == 0 || now.Sub(g.opened) > steady {
+	if g.pause == 0 || now.Sub(g.opened) > flapping {
 		g.pause = probeFirst
 	}
 	pause, flaps := g.pause, !g.opened.IsZero() && now.Sub(g.opened) < steady

@@ -64,14 +64,17 @@ func TestSettling(t *testing.T) {
 		}
 		own(24, "before anything")
 		l.held, l.others = 3, 12
-		o.settle(time.Second)
+		o.settle(time.Second, settleAfter)
 		own(6, "after a second")
 		l.held, l.others = 20, 0
-		o.settle(0)
+		o.settle(0, settleBlip)
 		own(6, "while it settles, the first part holds")
 		time.Sleep(4 * time.Second)
 		own(24, "settled")
-		o.settle(time.Hour)
+		o.settle(0, settleBlip)
+		time.Sleep(settleBlip + time.Millisecond)
+		own(24, "settled after a blip")
+		o.settle(time.Hour, settleAfter)
 		own(8, "after a loss that outlived the leases")
 	})
 }

@@ -39,7 +39,11 @@ func (o *owner) flush() {
 func (o *owner) resume() {
 	o.mu.Lock()
 	clear(o.refused)
-	o.settle(time.Since(o.gate.since()))
+	lasts := settleAfter
+	if o.gate.brief.Load() {
+		lasts = settleBlip
+	}
+	o.settle(time.Since(o.gate.since()), lasts)
 	for _, l := range o.levels {
 		if l.held > 0 || len(l.ids) > 0 {
 			l.told = time.Time{}
