@@ -24,6 +24,7 @@ import (
 // connections, the models that were seen, and the settings that were read.
 type builder struct {
 	transports map[transportKey]*http.Transport
+	gate       dialGate
 	seen       *route.Seen
 	reader     reader
 }
@@ -35,7 +36,7 @@ type transportKey struct {
 
 func newBuilder() *builder {
 	return &builder{
-		transports: make(map[transportKey]*http.Transport), seen: route.NewSeen(),
+		transports: make(map[transportKey]*http.Transport), gate: newDialGate(descriptors()), seen: route.NewSeen(),
 		reader: reader{teams: make(map[string]readTeam), keys: make(map[string]readKey)},
 	}
 }
@@ -181,20 +182,16 @@ func (b *builder) transport(scheme string, connect time.Duration) *http.Transpor
 		return t
 	}
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}
+	dial := b.gate.dial(connect, dialer.DialContext)
+	if scheme == "http" {
+		dial = dialPlain(dial)
+	}
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: connect,
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSHandshakeTimeout: connect,
 		MaxIdleConns: idleConnections(), MaxIdleConnsPerHost: 4096, IdleConnTimeout: 60 * time.Second,
 		ForceAttemptHTTP2: scheme == "https", DisableCompression: true,
 		MaxResponseHeaderBytes: 256 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
-	}
-	if scheme == "http" {
-		t.DialContext = dialPlain(dialer)
-	}
-	if n := descriptors(); n < 8192 {
-		// The transport goes on dialling for requests that were given up, so that
-		// where descriptors are few its connections have to be counted.
-		t.MaxConnsPerHost = n / 2
 	}
 	b.transports[key] = t
 	return t

@@ -26,10 +26,10 @@ const burst = 4 << 10
 // conns are the buffers of connections to upstreams.
 var conns = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// dialPlain connects to an upstream that speaks no TLS.
-func dialPlain(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+// dialPlain makes connections to upstreams that speak no TLS.
+func dialPlain(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := dialer.DialContext(ctx, network, address)
+		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}

@@ -35,7 +35,7 @@ func TestReadingAheadLosesNothing(t *testing.T) {
 			b = b[n:]
 		}
 	}()
-	c, err := dialPlain(&net.Dialer{})(t.Context(), "tcp", l.Addr().String())
+	c, err := dialPlain(new(net.Dialer).DialContext)(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

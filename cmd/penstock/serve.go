@@ -99,28 +99,6 @@ const maxHeader = 32 << 10
 // ready reports whether load balancers should send requests.
 func (g *gateway) ready() bool { return g.life.Err() == nil && !g.proxy.Leaving() }
 
-// descriptors is how many files the process may have open.
-func descriptors() int {
-	var lim syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
-		return 8192
-	}
-	return int(min(lim.Cur, 1<<21))
-}
-
-// idleConnections is how many connections to upstreams may lie idle in a pool.
-// There are one or two pools.
-func idleConnections() int { return max(8, descriptors()/16) }
-
-// connections is how many client connections may be open: each request needs a
-// descriptor for its upstream too.
-func connections(cfg *config.Config) int {
-	if n := cfg.Gateway.MaxConnections; n > 0 {
-		return int(n)
-	}
-	return max(8, (descriptors()-2*idleConnections()-32)/2)
-}
-
 // serve runs until ctx ends or a listener fails, then drains.
 func (g *gateway) serve(ctx context.Context) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave; requests go on

@@ -103,7 +103,7 @@ teams: {spender: {limits: {budget: $%g/month}, keys: [{name: prod, key: %s}]}}
 					}
 					sent++
 				}
-				harness.Eventually(t, 5*time.Second, "the rows are written", func() bool { return g.Metric(t, "penstock_ledger_rows_total") >= float64(n) })
+				harness.Eventually(t, 30*time.Second, "the rows are written", func() bool { return g.Metric(t, "penstock_ledger_rows_total") >= float64(n) })
 				leftSoon(t, "settled", g, budget-sent*each)
 			}
 			again := func() {

@@ -22,7 +22,7 @@ func TestDiskFull(t *testing.T) {
 	if _, err := ask(g); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 5*time.Second, "a row is written", func() bool { return g.Metric(t, "penstock_ledger_rows_total") == 1 })
+	harness.Eventually(t, 30*time.Second, "a row is written", func() bool { return g.Metric(t, "penstock_ledger_rows_total") == 1 })
 	room := func(bytes uint64) {
 		t.Helper()
 		limit := unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}
@@ -41,14 +41,14 @@ func TestDiskFull(t *testing.T) {
 			t.Fatalf("request %d: %v", i, err)
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "the ledger counts as down", func() bool {
+	harness.Eventually(t, 30*time.Second, "the ledger counts as down", func() bool {
 		return g.Metric(t, "penstock_ledger_up") == 0 && g.Metric(t, "penstock_ledger_errors_total") > 0
 	})
 	if _, err := ask(g); err != nil {
 		t.Errorf("while the disk is full: %v", err)
 	}
 	room(unix.RLIM_INFINITY)
-	harness.Eventually(t, 10*time.Second, "everything is written", func() bool {
+	harness.Eventually(t, 30*time.Second, "everything is written", func() bool {
 		return g.Metric(t, "penstock_ledger_rows_total") == n+2 && g.Metric(t, "penstock_ledger_up") == 1
 	})
 	if g.Metric(t, "penstock_ledger_dropped_rows_total") != 0 {
