@@ -20,10 +20,6 @@ var tokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5}
 // storeBuckets are for calls to the shared store, in seconds.
 var storeBuckets = []float64{0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1}
 
-// maxSeries bounds the combinations of labels of each metric family; the rest is
-// folded into "other".
-const maxSeries = 2000
-
 // A Request is what is counted of one finished request.
 type Request struct {
 	Upstream, Model, Team, Class, Outcome string
@@ -69,21 +65,14 @@ type Metrics struct {
 	shadow      *prometheus.CounterVec
 	store       *prometheus.HistogramVec
 
-	series   sync.Map // labels → *series
-	nSeries  atomic.Int64
+	series  sync.Map // labels → *series
+	nSeries atomic.Int64
+
+	models, upstreams, teams names // models by upstream
+
 	tried    sync.Map // attempt → prometheus.Counter
 	inFlight prometheus.Gauge
 }
-
-// series are the children of one combination of labels, looked up once.
-type series struct {
-	requests                       prometheus.Counter
-	request, ttft, upstream, token prometheus.Observer
-	queue                          prometheus.Observer
-	input, output, over, under     prometheus.Counter
-}
-
-type labels struct{ upstream, model, team, class, outcome string }
 
 // New registers the collectors.
 func New(reg prometheus.Registerer) *Metrics {
@@ -139,32 +128,6 @@ func New(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) children(l labels) *series {
-	if s, ok := m.series.Load(l); ok {
-		return s.(*series)
-	}
-	if m.nSeries.Add(1) > maxSeries {
-		m.nSeries.Add(-1)
-		l = labels{"other", "other", "other", l.class, l.outcome}
-	}
-	s := &series{
-		requests: m.requests.WithLabelValues(l.upstream, l.model, l.team, l.class, l.outcome),
-		queue:    m.queue.WithLabelValues(l.class),
-	}
-	if l.upstream != "" {
-		s.request = m.request.WithLabelValues(l.upstream, l.model)
-		s.ttft = m.ttft.WithLabelValues(l.upstream, l.model)
-		s.upstream = m.upstream.WithLabelValues(l.upstream, l.model)
-		s.token = m.perToken.WithLabelValues(l.upstream, l.model)
-		s.input = m.tokens.WithLabelValues(l.upstream, l.model, l.team, "input")
-		s.output = m.tokens.WithLabelValues(l.upstream, l.model, l.team, "output")
-		s.over = m.delta.WithLabelValues(l.upstream, "over")
-		s.under = m.delta.WithLabelValues(l.upstream, "under")
-	}
-	actual, _ := m.series.LoadOrStore(l, s)
-	return actual.(*series)
-}
-
 // Begin counts a request as in flight until the returned function is called.
 func (m *Metrics) Begin() (end func()) {
 	m.inFlight.Inc()
@@ -185,7 +148,7 @@ func (m *Metrics) Finished(r *Request) {
 	}
 	m.overhead.Observe(r.Overhead.Seconds())
 	if r.Stream {
-		m.streams.WithLabelValues(r.Upstream, r.End).Inc()
+		m.streams.WithLabelValues(s.labels.upstream, r.End).Inc()
 		if r.TTFT > 0 {
 			s.ttft.Observe(r.TTFT.Seconds())
 		}
@@ -197,11 +160,12 @@ func (m *Metrics) Finished(r *Request) {
 }
 
 func (m *Metrics) count(r *Request, s *series) {
+	l := &s.labels
 	if r.USD > 0 {
-		m.cost.WithLabelValues(r.Upstream, r.Model, r.Team).Add(r.USD)
+		m.cost.WithLabelValues(l.upstream, l.model, l.team).Add(r.USD)
 	}
 	if r.Unpriced {
-		m.unpriced.WithLabelValues(r.Upstream, r.Model).Inc()
+		m.unpriced.WithLabelValues(l.upstream, l.model).Inc()
 	}
 	if r.Source == "" {
 		return
@@ -213,11 +177,11 @@ func (m *Metrics) count(r *Request, s *series) {
 		n    int64
 	}{{"cached", r.Cached}, {"cache_write", r.CacheWrite}, {"reasoning", r.Reasoning}} {
 		if k.n > 0 {
-			m.tokens.WithLabelValues(r.Upstream, r.Model, r.Team, k.kind).Add(float64(k.n))
+			m.tokens.WithLabelValues(l.upstream, l.model, l.team, k.kind).Add(float64(k.n))
 		}
 	}
 	if r.Source == "estimated" {
-		m.estimated.WithLabelValues(r.Upstream, r.Model).Inc()
+		m.estimated.WithLabelValues(l.upstream, l.model).Inc()
 	}
 	switch d := r.Input + r.Output - r.Estimated; {
 	case d > 0:
@@ -229,12 +193,12 @@ func (m *Metrics) count(r *Request, s *series) {
 
 // Refused counts a refusal by a limit or by the queue.
 func (m *Metrics) Refused(scope, dimension, reason, team string) {
-	m.decisions.WithLabelValues(scope, dimension, reason, team).Inc()
+	m.decisions.WithLabelValues(scope, dimension, reason, m.team(team)).Inc()
 }
 
 // ShadowRefused counts what a limit in shadow mode would have refused.
 func (m *Metrics) ShadowRefused(scope, dimension, team string) {
-	m.shadow.WithLabelValues(scope, dimension, team).Inc()
+	m.shadow.WithLabelValues(scope, dimension, m.team(team)).Inc()
 }
 
 type attempt struct{ upstream, result, code string }
