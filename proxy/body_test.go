@@ -155,7 +155,7 @@ func TestUploadLeavesTheConnectionAlone(t *testing.T) {
 
 // covers UP-07: a pause of any length is allowed by a limit of 0, until all time is up.
 func TestNoLimitOnPauses(t *testing.T) {
-	for pause, status := range map[time.Duration]int{time.Minute: 200, time.Hour: 408} {
+	for _, pause := range []time.Duration{time.Minute, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, sends(200, answerJSON), nil, func(s *Snapshot) {
 				s.Settings.ReadTimeout, s.Settings.Timeouts.Attempts = 0, 0
@@ -169,8 +169,9 @@ func TestNoLimitOnPauses(t *testing.T) {
 			}()
 			req := w.request("POST", "/v1/chat/completions", "x")
 			req.Body, req.ContentLength = r, -1
-			if o := w.do(req); o.status != status {
-				t.Errorf("%d %s, %v after %v; want %d", o.status, o.body, o.err, o.took, status)
+			o := w.do(req)
+			if whole := o.status == 200; whole != (pause == time.Minute) || !whole && (o.status != 408 && o.status != 504 || o.took > 2*time.Minute) {
+				t.Errorf("%v: %d %s, %v after %v", pause, o.status, o.body, o.err, o.took)
 			}
 			_ = r.Close()
 			time.Sleep(time.Hour)

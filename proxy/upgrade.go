@@ -16,7 +16,9 @@ import (
 )
 
 // A WebSocket is admitted as one request, and holds its slots for as long as it is
-// open. What goes through it is not looked at: bytes pass both ways as they come.
+// open. What goes through it is not looked at: bytes pass both ways as they come. Only
+// where the upstream's frames end is known, so that a client can be told why its
+// session ends.
 
 // receiveUpgrade reads a request for a WebSocket into the Call.
 func (x *exchange) receiveUpgrade() error {
@@ -75,14 +77,22 @@ func (x *exchange) tunnel(a *answer) error {
 		x.rec.Outcome = "client_closed"
 		return nil
 	}
-	x.pump(conn, early, client, a)
+	x.pump(conn, early, &frames{Writer: client}, a)
 	return nil
 }
 
 // pump passes bytes both ways until both directions have ended, and notes how.
-func (x *exchange) pump(conn net.Conn, early io.Reader, client io.Writer, a *answer) {
+func (x *exchange) pump(conn net.Conn, early io.Reader, client *frames, a *answer) {
 	up := a.Body.(io.ReadWriteCloser) // by the adapter's word
-	stop := context.AfterFunc(x.ctx, func() { conn.Close(); up.Close() })
+	over, end := context.WithCancel(context.Background())
+	defer end()
+	stop := context.AfterFunc(x.ctx, func() {
+		up.Close()
+		within, done := context.WithTimeout(over, goodbyeFor) // a write may hang
+		defer done()
+		<-within.Done()
+		conn.Close()
+	})
 	defer stop()
 	var left atomic.Bool // by the client
 	sent := make(chan error, 1)
@@ -94,6 +104,9 @@ func (x *exchange) pump(conn net.Conn, early io.Reader, client io.Writer, a *ans
 	}()
 	read, write := carry(client, up)
 	clientFirst := left.Load()
+	if !clientFirst && write == nil {
+		x.goodbye(conn, client)
+	}
 	conn.Close()
 	clientErr := <-sent
 	switch cause := x.cause(); {
@@ -110,6 +123,26 @@ func (x *exchange) pump(conn net.Conn, early io.Reader, client io.Writer, a *ans
 	default:
 		x.rec.Outcome = "ok"
 	}
+}
+
+// goodbyeFor bounds the end of a session that the gateway or the upstream has ended.
+const goodbyeFor = time.Second
+
+// goodbye tells the client why its session ends, unless the upstream has, or broke off
+// in the middle of a frame, and waits for a moment so that it is read.
+func (x *exchange) goodbye(conn net.Conn, client *frames) {
+	if !client.open() {
+		return
+	}
+	code := uint16(closeInternal)
+	if cause := x.cause(); errors.Is(cause, errCut) || errors.Is(cause, errTotal) {
+		code = closeGoingAway
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(goodbyeFor))
+	if _, err := conn.Write(closeFrame(code)); err != nil {
+		return
+	}
+	linger(context.Background())
 }
 
 // carry copies what comes, as it comes, until one of the two ends. The buffer is
