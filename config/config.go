@@ -76,7 +76,7 @@ type Model struct {
 
 // Accounting says how a provider counts tokens.
 type Accounting struct {
-	Output      string `yaml:"output,omitempty" jsonschema_description:"What is counted for output: the tokens really written (actual), or the request's own maximum (max_tokens)." jsonschema:"enum=actual,enum=max_tokens,default=actual"`
+	Output      string `yaml:"output,omitempty" jsonschema_description:"What is counted for output: the tokens really written (actual), the request's own maximum (max_tokens), or that maximum until the answer has ended and then what was written (reserved). By default it is what is known of the provider in base_url: max_tokens at OpenAI, Azure and Groq, reserved at Amazon Bedrock, and auto elsewhere, which is actual until the provider's 429s show that it counts max_tokens." jsonschema:"enum=auto,enum=actual,enum=max_tokens,enum=reserved"`
 	CachedInput string `yaml:"cached_input,omitempty" jsonschema_description:"Whether input tokens read from the provider's cache count." jsonschema:"enum=counted,enum=free,default=counted"`
 }
 

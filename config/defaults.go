@@ -73,6 +73,9 @@ func (c *Config) resolve() {
 		u.BaseURL = strings.TrimRight(u.BaseURL, "/")
 		u.Timeouts = u.Timeouts.Or(c.Timeouts)
 		applyDefaults(reflect.ValueOf(&u).Elem())
+		if u.Accounting.Output == "" {
+			u.Accounting.Output = outputCounted(u.BaseURL)
+		}
 		u.Limits.resolve("wait")
 		for model, m := range u.Models {
 			applyDefaults(reflect.ValueOf(&m).Elem())

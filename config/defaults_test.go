@@ -48,7 +48,7 @@ teams:
   t: {limits: {concurrency: 3, requests: 10/s}, keys: [{name: k, key: 0123456789abcdef, limits: {tokens: {limit: 5, per: 1m, on_limit: wait, burst: 9}}}]}
 `)
 	a, b, team := c.Upstreams["a"], c.Upstreams["b"], c.Teams["t"]
-	if a.Type != "openai" || !*a.StreamUsage || !*a.Learn || a.Accounting != (Accounting{"actual", "counted"}) {
+	if a.Type != "openai" || !*a.StreamUsage || !*a.Learn || a.Accounting != (Accounting{"auto", "counted"}) {
 		t.Errorf("upstream a is %+v", a)
 	}
 	if *a.Timeouts.Idle != Duration(time.Minute) || *a.Timeouts.Total != Duration(20*time.Minute) || *a.Timeouts.Connect != Duration(5*time.Second) {

@@ -12,6 +12,9 @@ type Stated struct {
 	Remaining int64     // units left, -1 when not stated
 	Reset     time.Duration
 	Sent      time.Time // when the request that it answers was sent
+	// Whole says that the provider counted all of the request when it arrived, so
+	// that what remains is told apart by nothing that is still under way.
+	Whole bool
 }
 
 // Learn corrects the limits by what the answer to the grant's request stated: a
@@ -29,6 +32,9 @@ func (g *Grant) Learn(s Stated) {
 	known := false
 	if l != nil && s.Remaining >= 0 {
 		excess, known = g.excess(l, s.Remaining)
+		if known && s.Whole && t.scale == full {
+			t.surplus.note(l, s, excess)
+		}
 		if excess > 0 && s.Sent.Before(t.corrected[s.Dimension]) {
 			excess = 0 // what it saw has been taken into account
 		}

@@ -18,6 +18,7 @@ package limits
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -72,8 +73,13 @@ type Cost struct {
 	PredictedMicroUSD int64 // the part of MicroUSD that is only a prediction
 }
 
-// Tokens is the sum of input and output.
-func (c Cost) Tokens() int64 { return c.Input + c.Output }
+// Tokens is the sum of input and output, at most the largest int64.
+func (c Cost) Tokens() int64 {
+	if c.Input > 0 && c.Output > math.MaxInt64-c.Input {
+		return math.MaxInt64
+	}
+	return c.Input + c.Output
+}
 
 // of is what the cost charges in a dimension.
 func (c Cost) of(d Dimension) int64 {
@@ -81,7 +87,7 @@ func (c Cost) of(d Dimension) int64 {
 	case Requests:
 		return c.Requests
 	case Tokens:
-		return c.Input + c.Output
+		return c.Tokens()
 	case InputTokens:
 		return c.Input
 	case OutputTokens:

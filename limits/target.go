@@ -44,6 +44,9 @@ type Target struct {
 	typical     float64 // moving mean of tokens used by a request
 	fulfilled   float64 // moving mean of the share of predicted output that was used
 	holds       int64
+
+	counting counting
+	surplus  surplus
 }
 
 // NewTarget returns a target without limits.

@@ -92,6 +92,8 @@ func TestNeverOverNeverIdle(t *testing.T) {
 				}
 				return asked{answer: 10 + r.IntN(10)}
 			}},
+		{name: "max_tokens counted and not configured", ups: []simulate.Config{{TPM: 6000, Count: simulate.MaxTokens}}, limits: []limits.Limit{tokens}, every: 300 * ms, used: 0.97, failed: 0.01,
+			ask: func(_ int, r *rand.Rand) asked { return asked{most: 500, answer: 20 + r.IntN(60)} }}, // that it does, has to be found out
 		{name: "several windows", ups: []simulate.Config{rpm}, every: 300 * ms, used: 0.97,
 			limits: []limits.Limit{requests, {Dimension: limits.Requests, Amount: 3, Window: second}, {Dimension: limits.Tokens, Amount: 1_000_000, Window: time.Hour}}},
 		{name: "two unlike upstreams", ups: []simulate.Config{{RPM: 20}, {RPM: 100}}, every: 250 * ms, lasts: 4 * time.Minute, used: 0.97},
@@ -134,6 +136,7 @@ func (c *adverse) world(t *testing.T, ups []*simulate.Provider) *world {
 		for _, up := range s.Upstreams {
 			up.Timeouts = s.Settings.Timeouts
 		}
+		s.Upstreams["a"].Output, s.Upstreams["b"].Output = CountAuto, CountAuto
 		for i, l := range c.limits {
 			l.ID, l.Scope, l.Owner, l.Burst, l.Wait = fmt.Sprintf("upstream/a/%d", i), limits.ScopeUpstream, "a", l.Amount, true
 			s.Upstreams["a"].Limits = append(s.Upstreams["a"].Limits, &l)

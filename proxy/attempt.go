@@ -215,7 +215,7 @@ func (x *exchange) costAt(cost limits.Cost, first *provider.Target) func(*limits
 	return func(t *limits.Target) limits.Cost {
 		now := cost
 		if t != nil && limit > 0 {
-			if up := x.s.Upstreams[t.Upstream]; up != nil && up.MaxTokens {
+			if up := x.s.Upstreams[t.Upstream]; up != nil && up.atStart(t) {
 				now.Output, now.Predicted = limit, 0
 				return now
 			}

@@ -95,6 +95,35 @@ func TestBackgroundWorkIsCharged(t *testing.T) {
 	})
 }
 
+// covers LIM-02: what is kept of the reservation follows what the provider counts.
+func TestOutputIsChargedAsTheProviderCounts(t *testing.T) {
+	for count, want := range map[OutputCount]int64{CountActual: 13, CountAuto: 13, CountReserved: 13, CountMaxTokens: 9 + 700*2} {
+		t.Run(string(count), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var w *world
+				var tokens *limits.Limit
+				during := int64(0)
+				w = newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+					during = 10_000 - w.remaining(tokens)
+					sends(200, answerJSON)(rw, r)
+				}, nil, func(s *Snapshot) { s.Upstreams["a"].Output = count })
+				spent := w.accounts()
+				tokens = w.s.Upstreams["a"].Limits[1]
+				if o := w.chat(strings.TrimSuffix(hello, "}") + `,"max_tokens":700,"n":2}`); o.status != 200 {
+					t.Fatalf("%d %s", o.status, o.body)
+				}
+				synctest.Wait()
+				if got := spent(); got.tokens != want || got.teamTokens != 13 {
+					t.Errorf("charged %+v, want %d at the upstream and 13 at the team", got, want)
+				}
+				if maxima := count == CountReserved || count == CountMaxTokens; maxima != (during == 6+700*2) {
+					t.Errorf("%d were reserved", during)
+				}
+			})
+		})
+	}
+}
+
 // A provider that reports absurd usage does not lock a team out for ever.
 func TestAbsurdUsageIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

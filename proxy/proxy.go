@@ -56,9 +56,32 @@ type Upstream struct {
 	Limits    []*limits.Limit            // of the upstream
 	Models    map[string][]*limits.Limit // of its models, by the name it knows them by
 	Learn     bool
-	// MaxTokens says that the provider counts a request's own maximum as its
-	// output, CachedFree that it does not count cached input.
-	MaxTokens, CachedFree bool
+	Output    OutputCount
+	// CachedFree says that the provider does not count cached input.
+	CachedFree bool
+}
+
+// An OutputCount is what a provider counts for output against its limits.
+type OutputCount string
+
+// The ways of counting.
+const (
+	CountActual    OutputCount = "actual"     // what was written
+	CountMaxTokens OutputCount = "max_tokens" // the request's own maximum
+	CountReserved  OutputCount = "reserved"   // that maximum until the answer has ended, then what was written
+	CountAuto      OutputCount = "auto"       // actual, until a target is seen to count the maximum
+)
+
+// atStart reports whether a target's provider counts a request's own maximum when
+// the request arrives.
+func (u *Upstream) atStart(t *limits.Target) bool {
+	return u.Output == CountMaxTokens || u.Output == CountReserved || u.Output == CountAuto && t.CountsMaximum()
+}
+
+// kept reports whether the provider counted that of a request, and goes on to when its
+// answer has ended.
+func (u *Upstream) kept(g *limits.Grant) bool {
+	return u.Output == CountMaxTokens || u.Output == CountAuto && g.CountedMaximum()
 }
 
 // Timeouts are the time limits of an attempt; 0 is none.

@@ -242,8 +242,9 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 	if a.up.CachedFree {
 		theirs.Input -= min(use.Cached, use.Input)
 	}
-	if a.up.MaxTokens && x.maxOutput() > 0 {
+	if a.up.kept(a.grant) && x.maxOutput() > 0 {
 		theirs.Output = max(theirs.Output, x.maxOutput())
+		theirs.Output -= a.grant.Target.Credit(theirs.Output)
 	}
 	a.grant.Settle(theirs)
 }

@@ -93,7 +93,7 @@ func TestThreeTimesTheQuotaForMinutes(t *testing.T) {
 				})
 				w := newWorld(t, up.ServeHTTP, nil, func(s *Snapshot) {
 					s.Settings.Timeouts = Timeouts{Idle: time.Minute, Total: 10 * time.Hour}
-					s.Upstreams["a"].Timeouts, s.Upstreams["a"].MaxTokens = s.Settings.Timeouts, count == simulate.MaxTokens
+					s.Upstreams["a"].Timeouts, s.Upstreams["a"].Output = s.Settings.Timeouts, OutputCount(count.String())
 				})
 				config := queueConfig()
 				config.MaxWait[limits.Default], config.PerTeam = 10*time.Hour, 100_000

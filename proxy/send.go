@@ -31,7 +31,7 @@ func (x *exchange) try(grant *limits.Grant, t *provider.Target) (*answer, error)
 	a, err := x.send(grant, t)
 	if err == nil {
 		outcome = breaker.Success
-		grant.Target.Outcome(false)
+		grant.Outcome(false)
 		x.p.metrics.Attempt(t.Upstream, "ok", "")
 		x.served(t)
 		return a, nil
@@ -105,7 +105,7 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 	x.rec.Failures = append(x.rec.Failures, t.State+": "+e.Code)
 	switch e.Kind {
 	case provider.KindCapacity:
-		grant.Target.Outcome(reached(e))
+		grant.Outcome(reached(e))
 		pause := min(e.RetryAfter, time.Minute)
 		if pause <= 0 && reached(e) {
 			pause = x.s.Settings.BaseDelay // whoever is next would be refused as well
@@ -126,7 +126,7 @@ func (x *exchange) blame(e *provider.Error, grant *limits.Grant, t *provider.Tar
 				"upstream", t.Upstream, "status", e.Status, "kind", e.Kind.String(), "request_id", x.rec.ID)
 		}
 	default:
-		grant.Target.Outcome(false)
+		grant.Outcome(false)
 	}
 }
 
@@ -193,7 +193,7 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 	if err != nil {
 		return nil, err
 	}
-	x.learn(a, resp.Header)
+	x.learn(a, resp)
 	if resp.StatusCode != http.StatusSwitchingProtocols { // or else it could not be written to
 		a.body = watched{resp.Body, &a.watch}
 		resp.Body = &a.body
@@ -212,14 +212,27 @@ func (x *exchange) roundTrip(ctx context.Context, a *answer) (*provider.Reply, e
 }
 
 // learn corrects the target's limits by what the answer's headers state.
-func (x *exchange) learn(a *answer, h http.Header) {
-	requests, tokens, ok := openai.RateLimits(h)
+func (x *exchange) learn(a *answer, resp *http.Response) {
+	requests, tokens, ok := openai.RateLimits(resp.Header)
 	if !ok {
 		return
 	}
+	stated := func(d limits.Dimension, s openai.Stated) limits.Stated {
+		return limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent, Whole: d == limits.Tokens && a.up.kept(a.grant)}
+	}
 	for d, s := range map[limits.Dimension]openai.Stated{limits.Requests: requests, limits.Tokens: tokens} {
 		if s.Limit > 0 || s.Remaining >= 0 {
-			a.grant.Learn(limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent})
+			a.grant.Learn(stated(d, s))
 		}
+	}
+	most := x.maxOutput()
+	if a.up.Output != CountAuto || most <= 0 || tokens.Remaining < 0 {
+		return
+	}
+	switch {
+	case resp.StatusCode == http.StatusTooManyRequests && requests.Remaining != 0:
+		a.grant.RefusedFor(stated(limits.Tokens, tokens), most)
+	case resp.StatusCode == http.StatusOK && x.call.Stream && x.call.Op.Stream:
+		a.grant.AdmittedFor(stated(limits.Tokens, tokens), most)
 	}
 }

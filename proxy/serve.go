@@ -248,8 +248,11 @@ func (x *exchange) predicted(t *provider.Target, limit int64) int64 {
 }
 
 // maxOutput is the most output that the call allows, over all its choices; 0 when
-// it sets no limit.
-func (x *exchange) maxOutput() int64 { return openai.MaxTotalOutput(x.call) }
+// it sets no limit. What is more than anything can write is cut, so that sums of it
+// stay far from overflow.
+func (x *exchange) maxOutput() int64 { return min(openai.MaxTotalOutput(x.call), mostOutput) }
+
+const mostOutput = 1 << 44
 
 // noOutput are the operations that use no output tokens.
 var noOutput = map[string]bool{"embeddings": true, "audio_speech": true}

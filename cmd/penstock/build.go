@@ -123,7 +123,7 @@ func (b *builder) upstream(name string, up config.Upstream, scheme string) *prox
 		Name: name, Adapter: openai.Adapter{}, Transport: b.transport(scheme, duration(t.Connect)), Timeouts: buildTimeouts(t),
 		Limits: buildLimits("upstream/"+name, limits.ScopeUpstream, name, up.Limits),
 		Models: make(map[string][]*limits.Limit, len(up.Models)), Learn: up.Learn == nil || *up.Learn,
-		MaxTokens: up.Accounting.Output == "max_tokens", CachedFree: up.Accounting.CachedInput == "free",
+		Output: proxy.OutputCount(up.Accounting.Output), CachedFree: up.Accounting.CachedInput == "free",
 	}
 	for model, m := range up.Models {
 		b.seen.Know(name, model)
