@@ -131,26 +131,44 @@ func (b *Breaker) left() time.Duration {
 	return max(0, time.Until(b.until))
 }
 
-// Allow asks for an attempt. It reports *OpenError, or a done that must be called
-// when the outcome is known; calls after the first do nothing.
+// A Pass lets an attempt go. Done must be called when its outcome is known. It is for
+// one goroutine.
+type Pass struct {
+	b     *Breaker        // nil for none
+	probe func(err error) // ends a probe; nil for an attempt while the breaker is closed
+	done  bool
+}
+
+// Done tells the outcome. Calls after the first do nothing.
+func (p *Pass) Done(o Outcome) {
+	if p.done || p.b == nil {
+		return
+	}
+	if p.done = true; p.probe != nil {
+		p.probe(o.err())
+		return
+	}
+	p.b.report(o)
+}
+
+// Allow asks for an attempt, or reports *OpenError.
 //
 // gobreaker drops the outcome of an attempt that takes longer than its window
 // (sony/gobreaker#122), and a slow answer is what a breaker must not miss. So
 // while it is closed an attempt is reported in one piece when it ends; only probes
 // hold a place from beginning to end.
-func (b *Breaker) Allow() (done func(Outcome), err error) {
+func (b *Breaker) Allow() (Pass, error) {
 	if left := b.left(); left > 0 {
-		return nil, &OpenError{After: left}
+		return Pass{}, &OpenError{After: left}
 	}
-	var once sync.Once
 	if b.cb.State() == gobreaker.StateClosed {
-		return func(o Outcome) { once.Do(func() { b.report(o) }) }, nil
+		return Pass{b: b}, nil
 	}
 	probe, err := b.cb.Allow()
 	if err != nil {
-		return nil, &OpenError{After: max(b.left(), probeBusy)}
+		return Pass{}, &OpenError{After: max(b.left(), probeBusy)}
 	}
-	return func(o Outcome) { once.Do(func() { probe(o.err()) }) }, nil
+	return Pass{b: b, probe: probe}, nil
 }
 
 func (b *Breaker) report(o Outcome) {
@@ -232,11 +250,11 @@ func (s *Set) Get(name string) *Breaker {
 
 // Allow asks the breaker of that name; with breakers switched off everything is
 // allowed.
-func (s *Set) Allow(name string) (done func(Outcome), err error) {
+func (s *Set) Allow(name string) (Pass, error) {
 	if b := s.Get(name); b != nil {
 		return b.Allow()
 	}
-	return func(Outcome) {}, nil
+	return Pass{}, nil
 }
 
 // Report counts the outcome of something that was allowed earlier and reported as

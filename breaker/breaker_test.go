@@ -13,12 +13,12 @@ func config() Config {
 
 func attempt(t *testing.T, b *Breaker, o Outcome) {
 	t.Helper()
-	done, err := b.Allow()
+	pass, err := b.Allow()
 	if err != nil {
 		t.Fatalf("refused: %v", err)
 	}
-	done(o)
-	done(o) // counts once
+	pass.Done(o)
+	pass.Done(o) // counts once
 }
 
 func refusedFor(b *Breaker) time.Duration {
@@ -54,7 +54,7 @@ func TestOpensProbesGrowsAndCloses(t *testing.T) {
 			}
 			time.Sleep(left)
 			// One probe at once; the others are refused meanwhile.
-			done, err := b.Allow()
+			pass, err := b.Allow()
 			if err != nil {
 				t.Fatalf("no probe after the time that was stated: %v", err)
 			}
@@ -63,7 +63,7 @@ func TestOpensProbesGrowsAndCloses(t *testing.T) {
 					t.Fatal("a second probe was let through")
 				}
 			}
-			done(Failure)
+			pass.Done(Failure)
 		}
 		time.Sleep(refusedFor(b))
 		attempt(t, b, Success)
@@ -128,17 +128,17 @@ func TestRatio(t *testing.T) {
 func TestSlowFailuresCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewSet(config(), nil).Get("x")
-		var dones []func(Outcome)
+		var passes []Pass
 		for range 5 {
-			done, err := b.Allow()
+			pass, err := b.Allow()
 			if err != nil {
 				t.Fatal(err)
 			}
-			dones = append(dones, done)
+			passes = append(passes, pass)
 		}
 		time.Sleep(10 * time.Minute)
-		for _, done := range dones {
-			done(Failure)
+		for _, pass := range passes {
+			pass.Done(Failure)
 		}
 		if refusedFor(b) == 0 {
 			t.Error("five failures of ten minutes each did not open it")
@@ -153,7 +153,7 @@ func TestLateOutcomesDoNotDisturbAProbe(t *testing.T) {
 		for range 5 {
 			attempt(t, b, Failure)
 		}
-		late(Success)
+		late.Done(Success)
 		if refusedFor(b) == 0 {
 			t.Error("an attempt from before closed it")
 		}
@@ -170,9 +170,9 @@ func TestReloadKeepsState(t *testing.T) {
 		t.Error("the same configuration lost the state")
 	}
 	s.Configure(Config{Disabled: true})
-	if done, err := s.Allow("x"); err != nil || s.Left("x") != 0 {
+	if pass, err := s.Allow("x"); err != nil || s.Left("x") != 0 {
 		t.Error("switched off and still refusing")
 	} else {
-		done(Failure)
+		pass.Done(Failure)
 	}
 }

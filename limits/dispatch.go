@@ -168,7 +168,7 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		return false
 	}
 	headroom, cost, own := q.headroom(p, w.Class), w.costAt(t), w.costAt(nil)
-	charges := appendCharges(make([]Charge, 0, len(w.Owner)+len(w.Gateway)+6), w.Owner, own)
+	charges := appendCharges(w.few[:0], w.Owner, own)
 	charges, never := t.charges(charges, cost, headroom)
 	if never != nil {
 		return false // the limit shrank meanwhile; the deadline ends the wait
@@ -198,11 +198,14 @@ func (q *Queue) start(w *waiter, p *pool, t *Target, c *closed) bool {
 		return c.close(v, &p.class[w.Class])
 	}
 	c.turn = ""
-	lease := &Lease{store: q.store, id: id, start: time.Now(), charges: charges, reserved: cost}
-	lease.ended = func(l *Lease, actual Cost) { q.ended(w, p, t, l, actual) }
+	now := time.Now()
+	l := &w.lease
+	l.store, l.id, l.start, l.charges, l.reserved, l.of = q.store, id, now, charges, cost, w
+	w.pool = p
 	t.started()
 	p.served(w)
-	q.settle(w, &Grant{Lease: lease, Target: t, Waited: time.Since(w.joined), Held: w.held}, nil)
+	w.given = Grant{Lease: l, Target: t, Waited: now.Sub(w.joined), Held: w.held}
+	q.settle(w, &w.given, nil)
 	return true
 }
 
@@ -262,12 +265,13 @@ func (q *Queue) settle(w *waiter, g *Grant, err error) {
 	}
 }
 
-// ended takes a lease's end into account and lets others start.
-func (q *Queue) ended(w *waiter, p *pool, t *Target, l *Lease, actual Cost) {
-	t.ended(time.Since(l.start), l.Reserved(), actual)
+// ended takes the end of the waiter's lease into account and lets others start.
+func (w *waiter) ended(actual Cost) {
+	w.given.Target.ended(time.Since(w.lease.start), w.lease.Reserved(), actual)
+	q := w.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p.corrected(w, actual)
+	w.pool.corrected(w, actual)
 	q.dispatch()
 }
 

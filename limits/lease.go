@@ -18,8 +18,9 @@ type Lease struct {
 	store Store
 	id    uint64
 	start time.Time
-	// ended is told when the lease ends, after everything was given back.
-	ended func(l *Lease, actual Cost)
+	// of is who is told when the lease ends, after everything was given back; nil for
+	// nobody.
+	of *waiter
 
 	mu       sync.Mutex
 	done     bool
@@ -94,8 +95,8 @@ func (l *Lease) Settle(actual Cost) {
 	}
 	l.give(l.charges)
 	l.mu.Unlock()
-	if l.ended != nil {
-		l.ended(l, actual)
+	if l.of != nil {
+		l.of.ended(actual)
 	}
 }
 
@@ -148,7 +149,11 @@ func giveBack(store Store, id uint64, charges []Charge) {
 // Reserve takes cost from limits that refuse, all or none, without waiting. It
 // reports *Exceeded, or the store's error.
 func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lease, error) {
-	charges := make([]Charge, 0, len(limits))
+	room := new(struct {
+		Lease
+		few [4]Charge
+	})
+	charges := room.few[:0]
 	for _, l := range limits {
 		n, fits := l.charge(cost)
 		if !fits {
@@ -156,7 +161,8 @@ func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lea
 		}
 		charges = append(charges, Charge{Limit: l, N: n})
 	}
-	lease := &Lease{store: store, id: nextID(), start: time.Now(), charges: charges, reserved: cost}
+	lease := &room.Lease
+	lease.store, lease.id, lease.start, lease.charges, lease.reserved = store, nextID(), time.Now(), charges, cost
 	v, err := store.Take(ctx, lease.id, nil, charges)
 	if err != nil {
 		return nil, err

@@ -123,10 +123,7 @@ func (q *Queue) Configure(cfg QueueConfig) {
 }
 
 // A Ticket is a place in the queue.
-type Ticket struct {
-	q *Queue
-	w *waiter
-}
+type Ticket struct{ waiter }
 
 // A Grant is an admission.
 type Grant struct {
@@ -145,6 +142,7 @@ type Hold struct {
 // waiter is a request in the queue. All fields but ready are guarded by Queue.mu.
 type waiter struct {
 	Request
+	q        *Queue
 	entries  []*entry // one for each upstream
 	joined   time.Time
 	deadline time.Time
@@ -155,6 +153,12 @@ type waiter struct {
 	grant    *Grant
 	err      error
 	held     []Hold
+
+	// What it is granted, in one piece with it: requests are many.
+	given Grant
+	lease Lease
+	pool  *pool // that admitted it
+	few   [6]Charge
 }
 
 // maxHeld bounds what is remembered of a wait.
@@ -187,7 +191,8 @@ func (q *Queue) Join(r Request) (*Ticket, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
-	w := &waiter{Request: r, joined: now}
+	t := &Ticket{waiter{Request: r, q: q, joined: now}}
+	w := &t.waiter
 	if err := q.prune(w); err != nil {
 		return nil, err
 	}
@@ -198,13 +203,13 @@ func (q *Queue) Join(r Request) (*Ticket, error) {
 	w.deadline = now.Add(wait)
 	var asked refused
 	if q.idle(w) && q.startAny(w, &asked) {
-		return &Ticket{q, w}, nil
+		return t, nil
 	}
 	w.ready = make(chan struct{})
 	if err := q.enqueue(w, wait, &asked); err != nil {
 		return nil, err
 	}
-	return &Ticket{q, w}, nil
+	return t, nil
 }
 
 // prune drops the targets that can never hold the request.
@@ -290,11 +295,11 @@ var ErrWaiting = errors.New("limits: still waiting")
 
 // Admitted reports whether Wait would return at once.
 func (t *Ticket) Admitted() bool {
-	if t.w.ready == nil {
+	if t.ready == nil {
 		return true
 	}
 	select {
-	case <-t.w.ready:
+	case <-t.ready:
 		return true
 	default:
 		return false
@@ -304,7 +309,7 @@ func (t *Ticket) Admitted() bool {
 // Wait waits for the ticket's turn. Unless it reports ErrWaiting, the place is
 // given up by the time it returns.
 func (t *Ticket) Wait(ctx context.Context) (*Grant, error) {
-	w := t.w
+	w := &t.waiter
 	if t.Admitted() {
 		return w.grant, w.err
 	}

@@ -247,14 +247,14 @@ func TestClassesGoFirstAndKeepHeadroom(t *testing.T) {
 		// An interactive request comes, then goes: it is next, and for a while
 		// batch leaves 30 % free.
 		late, quick := start(Batch), start(Interactive)
-		batch[0].w.grant.Settle(Cost{Requests: 1})
+		batch[0].grant.Settle(Cost{Requests: 1})
 		if admitted(late) || !admitted(quick) {
 			t.Error("interactive was not first")
 		}
 		for _, b := range batch[1:3] {
-			b.w.grant.Settle(Cost{Requests: 1})
+			b.grant.Settle(Cost{Requests: 1})
 		}
-		quick.w.grant.Settle(Cost{Requests: 1})
+		quick.grant.Settle(Cost{Requests: 1})
 		if admitted(late) {
 			t.Error("batch filled the headroom while interactive was just seen")
 		}
@@ -395,7 +395,7 @@ func TestNarrowLimitsDoNotBlockOthers(t *testing.T) {
 		}
 		blocked, _ := w.q.Join(request("t", 1, 1, x))
 		free, _ := w.q.Join(request("t", 1, 1, y))
-		if blocked.w.grant != nil || free.w.grant == nil {
+		if blocked.grant != nil || free.grant == nil {
 			t.Error("a waiter of another model was held up")
 		}
 		own := request("u", 1, 1, y)
@@ -405,7 +405,7 @@ func TestNarrowLimitsDoNotBlockOthers(t *testing.T) {
 		}
 		second, _ := w.q.Join(own)
 		other, _ := w.q.Join(request("v", 1, 1, y))
-		if second.w.grant != nil || other.w.grant == nil {
+		if second.grant != nil || other.grant == nil {
 			t.Error("a team at its own limit held up another")
 		}
 	})
@@ -526,9 +526,9 @@ func TestWaitersAreEstimatedAnew(t *testing.T) {
 			waiting = append(waiting, ticket)
 		}
 		guess = 90
-		first.w.grant.Settle(Cost{Requests: 1, Input: 10, Output: 90})
+		first.grant.Settle(Cost{Requests: 1, Input: 10, Output: 90})
 		for i, ticket := range waiting {
-			if ticket.w.grant == nil || ticket.w.grant.Reserved().Output != 90 {
+			if ticket.grant == nil || ticket.grant.Reserved().Output != 90 {
 				t.Fatalf("number %d still waits, or holds too much", i)
 			}
 		}

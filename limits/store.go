@@ -14,13 +14,15 @@ type Charge struct {
 	N     int64
 	Keep  int64 // units that must stay behind, for a higher class or as a margin
 	Scale int64 // thousandths of the limit in force while an upstream is slowed down; 0 means all of it
-	// Over is set by Take on a shadow limit that would have refused. Nothing was
-	// charged there.
-	Over bool
 	// Left is what remains of the limit after a Take, or what stood there when it
 	// refused, where Told says that the store knows. Both are set by Take.
 	Left int64
 	Told bool
+	// Over is set by Take on a shadow limit that would have refused. Nothing was
+	// charged there.
+	Over bool
+	// Ends says that nothing more of the charge will be given back.
+	Ends bool
 	// At tells the store, and nobody else, when Take charged; of a budget, which
 	// window.
 	At int64
@@ -29,8 +31,6 @@ type Charge struct {
 	// been charged, would have lost at its brim since At; then it charges Late. A
 	// store that does not know of At returns N.
 	Late int64
-	// Ends says that nothing more of the charge will be given back.
-	Ends bool
 }
 
 // Slots is how many slots a concurrency charge sees.

@@ -41,7 +41,7 @@ func (x *exchange) readBody() error {
 	} else if !x.call.Multipart {
 		hold = most
 	}
-	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: x.out.control, pause: set.ReadTimeout, end: x.end()}
+	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: &x.out.control, pause: set.ReadTimeout, end: x.end()}
 	body, whole, err := x.hold(src, r.ContentLength, hold)
 	if err != nil {
 		return x.bodyError(err)

@@ -12,7 +12,7 @@ import (
 // are written by a timer.
 type client struct {
 	w       http.ResponseWriter
-	control *http.ResponseController
+	control http.ResponseController
 	timeout time.Duration // of one write
 
 	mu        sync.Mutex
@@ -26,10 +26,10 @@ type client struct {
 	beating   bool
 }
 
-func newClient(w http.ResponseWriter, id string, timeout time.Duration) *client {
+func (c *client) open(w http.ResponseWriter, id string, timeout time.Duration) {
 	h, ids := w.Header(), []string{id}
 	h["X-Request-Id"], h["X-Penstock-Request-Id"] = ids, ids
-	return &client{w: w, control: http.NewResponseController(w), timeout: timeout}
+	c.w, c.control, c.timeout = w, *http.NewResponseController(w), timeout
 }
 
 // begin commits. A length below 0 is unknown. It does nothing when a keep-alive

@@ -56,8 +56,10 @@ func (x *exchange) identify() error {
 		return errInternal
 	}
 	x.team, x.class = team, team.Class
-	own := team.Keys[caller.Key]
-	x.limits = append(own[:len(own):len(own)], team.Limits...)
+	x.limits = team.Limits
+	if own := team.Keys[caller.Key]; len(own) > 0 {
+		x.limits = append(own[:len(own):len(own)], team.Limits...)
+	}
 	x.rec.Team, x.rec.Key = caller.Team, caller.Key
 	if c, ok := limits.ParseClass(x.r.Header.Get("X-Penstock-Class")); ok {
 		x.class = max(x.class, c) // a request may only lower its class

@@ -26,6 +26,7 @@ const parkFor = 30 * time.Second
 // parking remembers which upstreams refused our credential. Keys are upstreams and
 // targets of the configuration.
 type parking struct {
+	any   atomic.Bool // something is parked; mostly nothing is
 	mu    sync.Mutex
 	until map[string]time.Time
 }
@@ -40,15 +41,20 @@ func (p *parking) park(name string) bool {
 	now := time.Now()
 	fresh := !now.Before(p.until[name])
 	p.until[name] = now.Add(parkFor)
+	p.any.Store(true)
 	return fresh
 }
 
 func (p *parking) parked(name string) bool {
+	if !p.any.Load() {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	until, ok := p.until[name]
 	if ok && time.Now().After(until) {
 		delete(p.until, name)
+		p.any.Store(len(p.until) > 0)
 		return false
 	}
 	return ok
@@ -58,6 +64,7 @@ func (p *parking) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.until)
+	p.any.Store(false)
 }
 
 // budgetWindow is the time over which retries are weighed against requests.

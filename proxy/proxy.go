@@ -137,7 +137,7 @@ type Proxy struct {
 	sessions sync.WaitGroup  // open WebSockets, which net/http does not wait for
 	sockets  atomic.Int64    // their number
 	life     context.Context // ends when the drain limit has passed
-	end      context.CancelFunc
+	end      context.CancelCauseFunc
 
 	mu      sync.Mutex
 	targets map[string]*limits.Target // by provider.Target.State; outlives reloads
@@ -164,7 +164,7 @@ func New(parts Parts, s *Snapshot) *Proxy {
 		metrics: parts.Metrics, log: parts.Log, ledger: parts.Ledger, targets: make(map[string]*limits.Target),
 		budgets: budgets{start: time.Now()},
 	}
-	p.life, p.end = context.WithCancel(context.Background())
+	p.life, p.end = context.WithCancelCause(context.Background())
 	p.Swap(s)
 	return p
 }
@@ -236,6 +236,10 @@ func (p *Proxy) load(state string) float64 {
 	return t.Load()
 }
 
+// Context is what the contexts of requests have to be made of, as the BaseContext of
+// the server that hands them over. It ends when Cut is called.
+func (p *Proxy) Context() context.Context { return p.life }
+
 // Leave announces that the process is about to stop: it is not ready any more, and
 // answers ask clients to use another connection. Requests are still served.
 func (p *Proxy) Leave() { p.leaving.Store(true) }
@@ -251,7 +255,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // returns how many that were.
 func (p *Proxy) Cut() int64 {
 	n := p.inFlight.Load()
-	p.end()
+	p.end(errCut)
 	return n
 }
 

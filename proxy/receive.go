@@ -28,7 +28,8 @@ func (x *exchange) receive() error {
 	if !ok {
 		return errPath
 	}
-	x.call = &provider.Call{
+	x.call = &x.called
+	x.called = provider.Call{
 		Op: op, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header, Credential: auth.Credential(r.Header),
 		Model: model, Length: -1, Choices: 1, Reserve: x.answerRoom,
 	}

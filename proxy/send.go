@@ -15,15 +15,15 @@ import (
 // try makes one attempt, if the target's breaker allows it, and tells the breaker
 // and the limits how it went. On failure nothing stays held.
 func (x *exchange) try(grant *limits.Grant, t *provider.Target) (*answer, error) {
-	done, err := x.p.breakers.Allow(t.State)
+	pass, err := x.p.breakers.Allow(t.State)
 	if err != nil {
 		grant.Release()
 		x.p.metrics.Attempt(t.Upstream, "breaker", "open")
 		return nil, err
 	}
 	outcome := breaker.Neither
-	defer func() { done(outcome) }() // also when something panics
-	defer func() {
+	defer func() { // also when something panics
+		pass.Done(outcome)
 		if outcome != breaker.Success {
 			grant.Release() // does nothing where the request was charged below
 		}

@@ -19,7 +19,7 @@ import (
 type exchange struct {
 	p      *Proxy
 	s      *Snapshot
-	out    *client
+	out    client
 	r      *http.Request
 	ctx    context.Context // ends when the client leaves, time is up, or the gateway stops; see cause
 	cancel context.CancelCauseFunc
@@ -31,7 +31,8 @@ type exchange struct {
 
 	team   *Team
 	limits []*limits.Limit // of the key and of the team
-	call   *provider.Call
+	call   *provider.Call // nil until it is received
+	called provider.Call  // what call points to
 	held   int64       // bytes of bodies that count as held memory
 	owed   limits.Cost // what the caller owes for attempts that nothing came of
 	left   bool        // and the provider was at work on the last of them
@@ -74,7 +75,7 @@ func (p *Proxy) start(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, s: s, r: r, begin: time.Now()}
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	x.rec.ID = newID()
-	x.out = newClient(w, x.rec.ID, s.Settings.WriteTimeout)
+	x.out.open(w, x.rec.ID, s.Settings.WriteTimeout)
 	x.unread = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	x.respond = x.begin.Add(or(s.Settings.Timeouts.Attempts, s.Settings.Timeouts.Total, 24*time.Hour))
 	return x
@@ -115,9 +116,8 @@ func newID() string {
 func (x *exchange) run() (abort bool) {
 	p := x.p
 	p.inFlight.Add(1)
-	end := p.metrics.Begin()
+	p.metrics.Begin()
 	x.total = time.AfterFunc(or(x.s.Settings.Timeouts.Total, 24*time.Hour), func() { x.cancel(errTotal) })
-	cut := context.AfterFunc(p.life, func() { x.cancel(errCut) })
 	defer func() {
 		if v := recover(); v != nil {
 			p.metrics.Panicked()
@@ -126,10 +126,9 @@ func (x *exchange) run() (abort bool) {
 		}
 		x.leaveUnread()
 		x.total.Stop()
-		cut()
 		x.cancel(nil)
 		p.memory.give(x.held)
-		end()
+		p.metrics.End()
 		x.record()
 		p.inFlight.Add(-1)
 	}()

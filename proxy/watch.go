@@ -45,22 +45,23 @@ func (w *watch) renew(code string, limit time.Duration, end time.Time) {
 }
 
 func (w *watch) enter(code string, limit time.Duration, end time.Time) {
+	now := time.Now()
 	if !end.IsZero() {
-		if left := max(time.Until(end), time.Millisecond); limit <= 0 || left < limit {
+		if left := max(end.Sub(now), time.Millisecond); limit <= 0 || left < limit {
 			code, limit = "attempts_timeout", left
 		}
 	}
-	w.code, w.limit, w.since = code, limit, time.Now()
+	w.code, w.limit, w.since = code, limit, now
 	w.read.Store(0)
 	w.idling.Store(code == "idle_timeout")
 	if limit > 0 {
-		w.arm(limit)
+		w.arm(now, limit)
 	}
 }
 
 // arm sets the timer, unless it fires before that anyway and will then look again.
-func (w *watch) arm(d time.Duration) {
-	at := time.Now().Add(d)
+func (w *watch) arm(now time.Time, d time.Duration) {
+	at := now.Add(d)
 	if !w.fires.IsZero() && w.fires.Before(at) {
 		return
 	}
@@ -79,8 +80,9 @@ func (w *watch) fire() {
 	if w.limit <= 0 {
 		return
 	}
-	if quiet := time.Since(w.since) - time.Duration(w.read.Load()); quiet < w.limit {
-		w.arm(w.limit - quiet)
+	now := time.Now()
+	if quiet := now.Sub(w.since) - time.Duration(w.read.Load()); quiet < w.limit {
+		w.arm(now, w.limit-quiet)
 		return
 	}
 	w.hit = &provider.Error{Kind: provider.KindHealth, Code: w.code}

@@ -133,6 +133,9 @@ func newWorld(t *testing.T, a, b http.HandlerFunc, change ...func(*Snapshot)) *w
 
 func (w *world) serve(l net.Listener, h http.HandlerFunc) {
 	s := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	if l == w.front {
+		s.BaseContext = func(net.Listener) context.Context { return w.p.Context() }
+	}
 	go func() { _ = s.Serve(l) }()
 	w.stops = append(w.stops, func() { _ = s.Close() })
 }

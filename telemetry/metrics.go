@@ -128,11 +128,11 @@ func New(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Begin counts a request as in flight until the returned function is called.
-func (m *Metrics) Begin() (end func()) {
-	m.inFlight.Inc()
-	return m.inFlight.Dec
-}
+// Begin counts a request as in flight, until End.
+func (m *Metrics) Begin() { m.inFlight.Inc() }
+
+// End is the end of a request in flight.
+func (m *Metrics) End() { m.inFlight.Dec() }
 
 // Finished counts a request.
 func (m *Metrics) Finished(r *Request) {

@@ -79,7 +79,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	g.lis = netutil.LimitListener(g.lis, connections(cfg))
 	g.data = &http.Server{
 		Handler: dataHandler(p.proxy, g.ready), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return p.proxy.Context() }, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	if cfg.Admin.Listen == "off" {
 		return g, nil
