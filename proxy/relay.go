@@ -18,7 +18,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // The buffers of the relay. What comes in a burst is read into large ones, so that
 // many events cost one write; a stream that is slow holds a small one while it waits.
-var small, large = buffers(4 << 10), buffers(32 << 10)
+var small, large = buffers(2 << 10), buffers(32 << 10)
 
 func buffers(size int) *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
@@ -152,7 +152,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 const endsWithin = 2 * time.Second
 
 // burst is the size of a read from which on the next one gets a large buffer.
-const burst = 2 << 10
+const burst = 1 << 10
 
 // topUp is how many output tokens are reserved beyond those that have passed, so
 // that not every event needs a charge.
@@ -233,7 +233,7 @@ func (x *exchange) settle(a *answer, team *limits.Lease) {
 	} else {
 		choices := max(1, x.call.Choices)
 		x.p.estimator.LearnInput(a.target.State, x.call.InputText, x.call.InputParts, use.Input)
-		x.p.estimator.LearnOutput(x.team.Name, x.call.Op.Name+"/"+a.target.Label, (use.Output+choices-1)/choices)
+		x.p.estimator.LearnOutput(x.team.Name, x.kind(a.target), (use.Output+choices-1)/choices)
 	}
 	x.rec.Usage = use
 	x.spent(a.target, use)

@@ -31,18 +31,22 @@ type exchange struct {
 
 	team   *Team
 	limits []*limits.Limit // of the key and of the team
-	call   *provider.Call // nil until it is received
-	called provider.Call  // what call points to
-	held   int64       // bytes of bodies that count as held memory
-	owed   limits.Cost // what the caller owes for attempts that nothing came of
-	left   bool        // and the provider was at work on the last of them
+	call   *provider.Call  // nil until it is received
+	called provider.Call   // what call points to
+	held   int64           // bytes of bodies that count as held memory
+	owed   limits.Cost     // what the caller owes for attempts that nothing came of
+	left   bool            // and the provider was at work on the last of them
 	// unread says that more of the body may come than has been read.
 	unread bool
 	upload *upload // what follows the body that was held; nil when that is all
 	class  limits.Class
-	total  *time.Timer // ends the request
-	rec    record
-	notes  notes
+	// kindName is the kind of the call at the target kindOf, kept because it is asked
+	// for several times.
+	kindOf   *provider.Target
+	kindName string
+	total    *time.Timer // ends the request
+	rec      record
+	notes    notes
 }
 
 // ServeHTTP serves one request of the data listener.
@@ -239,11 +243,19 @@ func (x *exchange) estimate(t *provider.Target) limits.Cost {
 // predicted is how much output the team's calls of this kind have lately had, for
 // each of the call's choices.
 func (x *exchange) predicted(t *provider.Target, limit int64) int64 {
-	one := x.p.estimator.Output(x.team.Name, x.call.Op.Name+"/"+t.Label, x.call.MaxOutput)
+	one := x.p.estimator.Output(x.team.Name, x.kind(t), x.call.MaxOutput)
 	if all := one * max(1, x.call.Choices); limit <= 0 || all < limit {
 		return all
 	}
 	return limit
+}
+
+// kind names the calls of the same operation and model, whose output is alike.
+func (x *exchange) kind(t *provider.Target) string {
+	if x.kindOf != t {
+		x.kindOf, x.kindName = t, x.call.Op.Name+"/"+t.Label
+	}
+	return x.kindName
 }
 
 // maxOutput is the most output that the call allows, over all its choices; 0 when

@@ -186,17 +186,17 @@ type Stated struct {
 // RateLimits reads the x-ratelimit headers for requests and tokens. Azure sends
 // bare seconds where OpenAI sends durations.
 func RateLimits(h http.Header) (requests, tokens Stated, ok bool) {
-	requests, okR := stated(h, "Requests")
-	tokens, okT := stated(h, "Tokens")
+	requests, okR := stated(h, "X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests")
+	tokens, okT := stated(h, "X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens")
 	return requests, tokens, okR || okT
 }
 
 // maxStated bounds the limits that are believed; what is larger limits nothing.
 const maxStated = 1_000_000_000_000
 
-func stated(h http.Header, what string) (Stated, bool) {
+func stated(h http.Header, ofLimit, ofRemaining, ofReset string) (Stated, bool) {
 	s := Stated{Remaining: -1}
-	limit, remaining := h.Get("X-Ratelimit-Limit-"+what), h.Get("X-Ratelimit-Remaining-"+what)
+	limit, remaining := h.Get(ofLimit), h.Get(ofRemaining)
 	if limit == "" && remaining == "" {
 		return s, false
 	}
@@ -206,7 +206,7 @@ func stated(h http.Header, what string) (Stated, bool) {
 	if n, err := strconv.ParseInt(remaining, 10, 64); err == nil && n >= 0 {
 		s.Remaining = min(n, maxStated)
 	}
-	reset := h.Get("X-Ratelimit-Reset-" + what)
+	reset := h.Get(ofReset)
 	if d, err := time.ParseDuration(reset); err == nil && d > 0 {
 		s.Reset = min(d, 366*24*time.Hour)
 	} else if f, err := strconv.ParseFloat(reset, 64); err == nil {

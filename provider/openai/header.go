@@ -10,34 +10,41 @@ import (
 	"penstock/provider"
 )
 
-// hopByHop are the headers that concern one connection (RFC 9110, section 7.6.1),
-// and what the transport sets itself.
-var hopByHop = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
-	"Content-Length": true, "Host": true, "Expect": true,
+// A role is what a header is for, where it does not simply pass.
+type role uint8
+
+const (
+	// hopByHop headers concern one connection (RFC 9110, section 7.6.1), or are set by
+	// the transport itself.
+	hopByHop role = 1 << iota
+	// ofHost are answer headers that speak of the upstream's host, and would be taken
+	// for the gateway's.
+	ofHost
+	// credential headers identify a client, or its account, to its provider. Browsers
+	// send keys in Sec-WebSocket-Protocol.
+	credential
+	// override headers are those by which some servers take a request for another one
+	// than its first line says, and so for another one than was admitted.
+	override
+	// account headers of an answer name our account at the provider.
+	account
+)
+
+// roles are looked up once for each header of a request and of an answer.
+var roles = map[string]role{
+	"Connection": hopByHop, "Keep-Alive": hopByHop, "Proxy-Authenticate": hopByHop, "Proxy-Authorization": hopByHop,
+	"Proxy-Connection": hopByHop, "Te": hopByHop, "Trailer": hopByHop, "Transfer-Encoding": hopByHop, "Upgrade": hopByHop,
+	"Content-Length": hopByHop, "Host": hopByHop, "Expect": hopByHop,
+
+	"Alt-Svc": ofHost, "Strict-Transport-Security": ofHost,
+
+	"Authorization": credential, "X-Api-Key": credential, "Api-Key": credential, "X-Goog-Api-Key": credential, "Cookie": credential,
+	"Openai-Organization": credential | account, "Openai-Project": credential | account, "Sec-Websocket-Protocol": credential,
+	"Set-Cookie": account,
+
+	"X-Http-Method-Override": override, "X-Http-Method": override, "X-Method-Override": override,
+	"X-Original-Url": override, "X-Rewrite-Url": override,
 }
-
-// ofHost are answer headers that speak of the upstream's host, and would be taken
-// for the gateway's.
-var ofHost = map[string]bool{"Alt-Svc": true, "Strict-Transport-Security": true}
-
-// credentials are what identifies a client, or its account, to its provider.
-// Browsers send keys in Sec-WebSocket-Protocol.
-var credentials = map[string]bool{
-	"Authorization": true, "X-Api-Key": true, "Api-Key": true, "X-Goog-Api-Key": true, "Cookie": true,
-	"Openai-Organization": true, "Openai-Project": true, "Sec-Websocket-Protocol": true,
-}
-
-// overrides are headers by which some servers take a request for another one than
-// its first line says, and so for another one than was admitted.
-var overrides = map[string]bool{
-	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true,
-	"X-Original-Url": true, "X-Rewrite-Url": true,
-}
-
-// accounts are answer headers that name our account at the provider.
-var accounts = map[string]bool{"Set-Cookie": true, "Openai-Organization": true, "Openai-Project": true}
 
 const (
 	ownPrefix      = "X-Penstock-"
@@ -67,9 +74,9 @@ func requestHeader(t *provider.Target, c *provider.Call) http.Header {
 	options := connectionOptions(c.Header)
 	out := make(http.Header, len(c.Header))
 	for name, values := range c.Header {
-		switch {
-		case hopByHop[name], options[name], overrides[name], strings.HasPrefix(name, ownPrefix):
-		case !t.Forward && (credentials[name] || leaks(values, c.Credential)):
+		switch is := roles[name]; {
+		case is&(hopByHop|override) != 0, options[name], strings.HasPrefix(name, ownPrefix):
+		case !t.Forward && (is&credential != 0 || leaks(values, c.Credential)):
 		case name == "Accept-Encoding" && (c.Op.Metered || t.Credential != ""): // its answer has to be read
 		case name == "Content-Type":
 			out[name] = contentType(c, values)
@@ -121,10 +128,10 @@ func replyHeader(t *provider.Target, h http.Header) http.Header {
 	options, secrets := connectionOptions(h), SecretsOf(t)
 	out := make(http.Header, len(h))
 	for name, values := range h {
-		switch {
-		case hopByHop[name], options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
-		case !t.Forward && accounts[name]:
-		case ofHost[name], strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
+		switch is := roles[name]; {
+		case is&hopByHop != 0, options[name], strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, upstreamPrefix):
+		case !t.Forward && is&account != 0:
+		case is&ofHost != 0, strings.HasPrefix(name, "Access-Control-"): // which pages may read it is the gateway's to say
 		case leaksAny(values, secrets):
 		case name == "Location":
 			if at := location(t, values[0]); at != "" {

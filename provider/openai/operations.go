@@ -108,6 +108,9 @@ var formOperations = map[string]bool{
 // ".." segments, control characters, backslashes, path parameters, or bytes
 // escaped twice, in any encoding, or in no valid UTF-8.
 func Lookup(method, path string) (op provider.Operation, clean, model string, ok bool) {
+	if op, known := operations[method+" "+strings.TrimPrefix(path, "/v1")]; known {
+		return op, strings.TrimPrefix(path, "/v1"), "", true // as almost all are spelled
+	}
 	decoded, ok := decodePath(path)
 	if !ok {
 		return provider.Operation{}, "", "", false
