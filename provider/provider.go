@@ -71,8 +71,10 @@ type Call struct {
 
 	Model     string // as the client spelled it; empty when it named none
 	ModelSpan Span   // the model's value within Body: the JSON string with its quotes, or the bare form value
-	Multipart bool
-	Upgrade   bool // the client asks for a WebSocket
+	// MoreModels says that the body names further models that may answer in its place.
+	MoreModels bool
+	Multipart  bool
+	Upgrade    bool // the client asks for a WebSocket
 
 	Stream        bool // the client asked for server-sent events
 	IncludeUsage  bool // the client asked for the usage chunk itself

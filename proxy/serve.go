@@ -198,7 +198,7 @@ func (x *exchange) handle() error {
 // route finds the targets that may serve the call.
 func (x *exchange) route() ([]*provider.Target, error) {
 	c := x.call
-	if x.team.Models != nil && (c.Op.Unchecked || c.Model == "" && c.Op.Model != provider.ModelNone) {
+	if x.team.Models != nil && (c.Op.Unchecked || c.MoreModels || c.Model == "" && c.Op.Model != provider.ModelNone) {
 		return nil, errUncheckedModel
 	}
 	if c.Op.Stored {

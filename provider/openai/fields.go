@@ -19,6 +19,7 @@ type use int
 const (
 	useNone use = iota // not read
 	useModel
+	useMoreModels // models that may answer in place of that
 	useStream
 	useStreamFormat
 	useStreamOptions
@@ -40,6 +41,8 @@ type field struct {
 var fields = byName(
 	field{keyModel, useModel},
 	field{keyStream, useStream},
+	field{"models", useMoreModels},    // OpenRouter
+	field{"fallbacks", useMoreModels}, // LiteLLM
 	field{"stream_format", useStreamFormat},
 	field{"stream_options", useStreamOptions},
 	field{keyChoices, useChoices},

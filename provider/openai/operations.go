@@ -23,6 +23,7 @@ const (
 	opAudioSpeech         = "audio_speech"
 	opAudioTranscriptions = "audio_transcriptions"
 	opAudioTranslations   = "audio_translations"
+	opModels              = "models"
 	opAdmin               = "admin_api"   // organisation and project administration
 	opPassthrough         = "passthrough" // every path that is not known here
 )
@@ -48,7 +49,7 @@ var operations = map[string]provider.Operation{
 
 // families are first path segments under which every request has one name.
 var families = map[string]string{
-	"models":        "models",
+	"models":        opModels,
 	"files":         "files",
 	"uploads":       "uploads",
 	"batches":       "batches",
@@ -66,11 +67,16 @@ var stores = map[string]bool{
 // unchecked reports whether a request that is not in operations may set a model to
 // work.
 func unchecked(method, first, path string) bool {
+	return unsafe(method) && method != "DELETE" && !stores[first] && !strings.HasSuffix(path, "/cancel")
+}
+
+// unsafe reports whether a method changes something (RFC 9110, section 9.2.1).
+func unsafe(method string) bool {
 	switch method {
-	case "GET", "HEAD", "OPTIONS", "DELETE":
+	case "GET", "HEAD", "OPTIONS":
 		return false
 	}
-	return !stores[first] && !strings.HasSuffix(path, "/cancel")
+	return true
 }
 
 // stored reports whether a path is that of an answer which its upstream keeps.
@@ -100,7 +106,7 @@ var formOperations = map[string]bool{
 // other path. It takes the place of the model in the body: set Call.Model to it
 // before scanning.
 //
-// Administration of organisations and projects is named "admin_api", for the
+// Administration of organisations, projects and models is named "admin_api", for the
 // caller to refuse. What is not known is "passthrough", websocket paths among it.
 // The names are a bounded set.
 //
@@ -145,6 +151,9 @@ func match(method, path string) (op provider.Operation, canonical string) {
 	op = provider.Operation{Name: opPassthrough, Unchecked: unchecked(method, first, key), Stored: stored(key)}
 	if name, ok := families[strings.Trim(first, ". ")]; ok {
 		op.Name = name
+	}
+	if op.Name == opModels && unsafe(method) {
+		op.Name = opAdmin // who deletes a model takes it from everybody
 	}
 	return op, ""
 }

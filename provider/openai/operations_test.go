@@ -66,6 +66,9 @@ func TestLookup(t *testing.T) {
 		{"GET", "/v1/Organization", "admin_api", "/Organization", ""},
 		{"POST", "/v1/organization%2Fusers", "admin_api", "/organization%2Fusers", ""},
 		{"GET", "/openai/deployments/m/projects/p", "admin_api", "/projects/p", "m"},
+		{"GET", "/v1/models/m", "models", "/models/m", ""},
+		{"DELETE", "/v1/models/ft:m", "admin_api", "/models/ft:m", ""},
+		{"delete", "/v1/Models/ft:m", "admin_api", "/Models/ft:m", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method+tt.path, func(t *testing.T) {
@@ -107,7 +110,7 @@ func TestLookupNamesAreBounded(t *testing.T) {
 			names[op.Name] = true
 		}
 	}
-	for _, name := range []string{"passthrough", "files", "models"} {
+	for _, name := range []string{"passthrough", "files", "models", "admin_api"} {
 		if !names[name] {
 			t.Errorf("no path is %q", name)
 		}

@@ -157,6 +157,9 @@ func (s *scanner) member(f field, value []byte, at provider.Span) error {
 	case useModel:
 		c.ModelSpan = at
 		return s.model(value)
+	case useMoreModels:
+		c.MoreModels = c.MoreModels || !isNull
+		return nil
 	case useStream, useStreamFormat:
 		return s.stream(f, value)
 	case useOutput:
