@@ -18,7 +18,7 @@ func TestS5SentinelFailsOver(t *testing.T) {
 	f := &fleet{T: t, redis: master}
 	f.start(3, fmt.Sprintf("{addresses: [%q], master_name: %q}", sentinel, redistest.MasterName))
 	c := f.load()
-	harness.Eventually(t, 5*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
+	harness.Eventually(t, 10*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
 	wait(time.Second)
 	master.Kill()
 	killed := time.Now()

@@ -17,9 +17,9 @@ func TestS4KilledReplica(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 3)
 	c := f.load()
-	harness.Eventually(t, 5*time.Second, "all slots are used", f.full)
+	harness.Eventually(t, 10*time.Second, "all slots are used", f.full)
 	wait(2 * time.Second)
-	harness.Eventually(t, 5*time.Second, "the third holds some", func() bool { return f.slots.of(2) >= slots/6 })
+	harness.Eventually(t, 10*time.Second, "the third holds some", func() bool { return f.slots.of(2) >= slots/6 })
 	f.kill(f.replicas[2])
 	killed := time.Now()
 	wait(time.Second)
@@ -31,7 +31,7 @@ func TestS4KilledReplica(t *testing.T) {
 	if most >= slots-2 {
 		t.Errorf("%d slots are used a second after one of three replicas was killed; it held none", most)
 	}
-	harness.Eventually(t, lease+4*time.Second, "the slots are used again", f.full)
+	harness.Eventually(t, lease+5*time.Second, "the slots are used again", f.full)
 	back := time.Since(killed)
 	t.Logf("at most %d of %d slots were used after the kill, and %d again after %v", most, slots, slots-2, back.Round(10*time.Millisecond))
 	if n := f.replicas[0].Metric(t, "penstock_store_replicas"); n != 2 {

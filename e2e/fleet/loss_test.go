@@ -64,7 +64,7 @@ func (f *fleet) lose(begin, end func()) {
 	f.slots.reset()
 	f.rates.reset()
 	c := f.load()
-	harness.Eventually(f, 5*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
+	harness.Eventually(f, 10*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
 	wait(time.Second)
 	before := f.rates.count()
 	begin()

@@ -36,7 +36,7 @@ func (o *owner) takeAlone(id uint64, turn *limits.Turn, charges []limits.Charge,
 			continue
 		}
 		after, ok := o.checkAlone(c, now)
-		if brief && !c.Limit.Shadow && kindOf(c.Limit) == slots {
+		if brief && !c.Limit.Shadow && kindOf(c.Limit) != purse {
 			after, ok = 0, o.checkBriefly(c)
 		}
 		switch {
@@ -83,11 +83,12 @@ func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, o
 
 // checkBriefly reports whether there is a slot that is this replica's by what the
 // server was told: the others may still reach the server, and take all that is free
-// there. The queue asks again when the loss has turned out to be no blip.
+// there. So nothing is left of a rate but a chunk, from which takeHere has not met all.
+// The queue asks again when the loss has turned out to be no blip.
 func (o *owner) checkBriefly(c *limits.Charge) bool {
 	l := o.level(c.Limit)
 	used := int64(len(l.ids))
-	return used < l.held && l.fresh(o) && l.others+used+1 <= c.Slots()-min(c.Keep, c.Slots()-1)
+	return l.kind == slots && used < l.held && l.fresh(o) && l.others+used+1 <= c.Slots()-min(c.Keep, c.Slots()-1)
 }
 
 // fresh reports whether what the replica holds has not expired at the server.
@@ -100,24 +101,30 @@ func (l *level) part(slots, replicas int64) int64 {
 	return l.held + max(0, slots-l.others-l.held)/replicas
 }
 
-// How long a replica keeps to its part of the slots after a loss: until all others
-// have stated theirs. After a blip none has much to state, and most have lost nothing.
+// How long a replica keeps to its part of the slots after a loss.
 const (
-	settleAfter = 3 * time.Second
-	settleBlip  = time.Second
+	settleAfter = 3 * time.Second        // until all others have stated theirs
+	settleBlip  = 500 * time.Millisecond // until those for whom it was no blip are back, too
 )
 
 // settle keeps the replica to its part of the slots for a while: after the server was
-// away for a time, or has lost its state.
-func (o *owner) settle(away, lasts time.Duration) {
+// away for a time, or has lost its state. After a blip, what it knows of the others is
+// right; otherwise it may be wrong until they have stated theirs, so the first part holds.
+func (o *owner) settle(away time.Duration, blip bool) {
 	now, replicas := time.Now(), o.s.live.Load()
-	again := now.Before(o.settled)
-	if until := now.Add(lasts); until.After(o.settled) {
-		o.settled = until
+	if now.Before(o.settled) && o.unsure {
+		if !blip {
+			o.settled = now.Add(settleAfter)
+		}
+		return
+	}
+	o.unsure, o.settled = !blip, now.Add(settleAfter)
+	if blip {
+		o.settled = now.Add(settleBlip)
 	}
 	for _, l := range o.levels {
 		switch {
-		case l.kind != slots || again:
+		case l.kind != slots:
 		case away < o.s.opt.Lease:
 			l.own = l.part(l.limit.Amount, replicas)
 		default:

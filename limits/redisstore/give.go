@@ -8,6 +8,7 @@ func (o *owner) give(id uint64, charges []limits.Charge) {
 	defer o.mu.Unlock()
 	now, when := o.now(), late
 	down := o.gate.down.Load()
+	alone := down && !o.gate.brief.Load() // in a blip chunks go on, too
 	for i := range charges {
 		c := &charges[i]
 		l := o.level(c.Limit)
@@ -21,7 +22,7 @@ func (o *owner) give(id uint64, charges []limits.Charge) {
 					when = soon
 				}
 			}
-		case down:
+		case alone:
 			o.giveAlone(l, c, c.N, now)
 		case l.kind == purse:
 			o.givePurse(l, c, now)

@@ -41,7 +41,8 @@ type owner struct {
 	at      time.Time // …at the start of the last call
 	spoke   time.Time // last reply; zero before the first
 	calm    time.Time // no spare slots before: another replica needs them
-	settled time.Time // until then replicas that lost their state state it again
+	settled time.Time // until then it keeps to its part of the slots; see settle…
+	unsure  bool      // …since what it knows of the others may be wrong
 	refused map[waiting]refusal
 	timer   *time.Timer
 	due     time.Time
@@ -129,14 +130,14 @@ func (o *owner) forgettable() (seq int64, yes bool) {
 func (o *owner) report(limit *limits.Limit) limits.Level {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	l, now, down := o.level(limit), o.now(), o.gate.down.Load()
+	l, now, alone := o.level(limit), o.now(), o.gate.down.Load() && !o.gate.brief.Load()
 	out := limits.Level{Remaining: l.left(now, &limits.Charge{Limit: limit})}
 	switch {
 	case l.kind == purse:
 		p := l.spent(now)
 		out.Remaining -= l.alone.spentIn(p.Start)
 		out.Reset = duration(p.Left(limit, now))
-	case l.kind == rate && down:
+	case l.kind == rate && alone:
 		o.begin(l, now)
 		out.Remaining = limits.RateOf(limit, 0).Divided(o.s.live.Load()).Level(l.alone.tat, now)
 		out.Reset = duration(l.alone.tat - now)

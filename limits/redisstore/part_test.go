@@ -64,17 +64,23 @@ func TestSettling(t *testing.T) {
 		}
 		own(24, "before anything")
 		l.held, l.others = 3, 12
-		o.settle(time.Second, settleAfter)
+		o.settle(time.Second, false)
 		own(6, "after a second")
 		l.held, l.others = 20, 0
-		o.settle(0, settleBlip)
+		o.settle(0, false)
+		o.settle(0, true)
 		own(6, "while it settles, the first part holds")
 		time.Sleep(4 * time.Second)
 		own(24, "settled")
-		o.settle(0, settleBlip)
+		l.held, l.others = 8, 16
+		o.settle(0, true)
+		own(8, "after a blip")
+		l.others = 10
+		o.settle(0, true)
+		own(10, "after another, by what is known now")
 		time.Sleep(settleBlip + time.Millisecond)
-		own(24, "settled after a blip")
-		o.settle(time.Hour, settleAfter)
+		own(24, "settled after blips")
+		o.settle(time.Hour, false)
 		own(8, "after a loss that outlived the leases")
 	})
 }

@@ -17,7 +17,7 @@
 //   - While somebody waits, the script keeps the order of fair queueing among the
 //     replicas (call.lua).
 //   - While Redis is away, each limit follows its limits.OnLoss (alone.go). At first
-//     that may be this replica's own trouble, so it takes no slots but its own.
+//     that may be this replica's own trouble, so it takes only what is its own.
 package redisstore
 
 import (

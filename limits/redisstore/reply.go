@@ -83,7 +83,7 @@ func (o *owner) answered(c *call, reply []any) error {
 // most likely, and is told the levels all the same.
 func (o *owner) remember(now micros) {
 	if time.Since(o.spoke) < markLife-time.Minute {
-		o.settle(0, settleAfter)
+		o.settle(0, false)
 		if o.s.mayLog() {
 			o.s.opt.Log.Warn("the shared store has lost its state, or the last of it; levels are restored from what the replicas know", "owner", o.group)
 		}

@@ -39,11 +39,7 @@ func (o *owner) flush() {
 func (o *owner) resume() {
 	o.mu.Lock()
 	clear(o.refused)
-	lasts := settleAfter
-	if o.gate.brief.Load() {
-		lasts = settleBlip
-	}
-	o.settle(time.Since(o.gate.since()), lasts)
+	o.settle(time.Since(o.gate.since()), o.gate.brief.Load())
 	for _, l := range o.levels {
 		if l.held > 0 || len(l.ids) > 0 {
 			l.told = time.Time{}

@@ -14,6 +14,10 @@ func (o *owner) take(id uint64, turn *limits.Turn, charges []limits.Charge) (lim
 		return limits.Verdict{OK: true}, nil
 	}
 	if o.gate.down.Load() {
+		if o.gate.brief.Load() && o.takeHere(id, charges) {
+			o.mu.Unlock()
+			return limits.Verdict{OK: true, Told: true}, nil
+		}
 		v, err := o.takeAlone(id, turn, charges, o.now())
 		o.tell(charges)
 		o.mu.Unlock()
