@@ -152,7 +152,7 @@ func (x *exchange) relay(a *answer, team *limits.Lease) error {
 const endsWithin = 2 * time.Second
 
 // burst is the size of a read from which on the next one gets a large buffer.
-const burst = 1 << 10
+const burst = 3 << 9
 
 // topUp is how many output tokens are reserved beyond those that have passed, so
 // that not every event needs a charge.

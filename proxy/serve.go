@@ -145,45 +145,12 @@ func (x *exchange) run() (abort bool) {
 // handle tells the life of a request. Errors that it returns are told to the
 // client: by a status before the commit, in band after it.
 func (x *exchange) handle() error {
-	if x.p.draining.Load() {
-		return unavailable("shutting_down", "the gateway is shutting down; try again", time.Second)
-	}
-	x.exposeToPages()
-	if done, err := x.preflight(); done || err != nil {
-		return err
-	}
-	if err := x.identify(); err != nil {
-		return err
-	}
-	if err := x.receive(); err != nil {
-		return err
-	}
-	if done, err := x.listModels(); done || err != nil {
-		return err
-	}
-	plan, err := x.route()
-	if err != nil {
-		return err
-	}
-	x.notes.plan = plan
-	cost := x.estimate(plan[0])
-	plan, err = x.price(plan, &cost)
-	if err != nil {
-		return err
-	}
-	lease, err := x.admit(cost)
-	if err != nil {
+	answer, lease, err := x.obtain()
+	if answer == nil {
 		return err
 	}
 	defer lease.Release()
-
-	answer, err := x.attempt(plan, cost)
-	if err != nil {
-		x.unanswered(lease)
-		return err
-	}
 	defer answer.close()
-
 	defer x.settle(answer, lease) // also when something panics
 	if answer.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(answer)
@@ -193,6 +160,56 @@ func (x *exchange) handle() error {
 	}
 	x.commit(answer)
 	return x.relay(answer, lease)
+}
+
+// obtain gets an upstream's answer, and the lease of the caller's limits. Without an
+// error the answer may be nil: then the client has got another one.
+//
+// It is not inlined, so that a stream does not hold its frame for as long as it lasts.
+// The stack of a request then stays within 8 KiB, where the next size is 16.
+//
+//go:noinline
+func (x *exchange) obtain() (a *answer, lease *limits.Lease, err error) {
+	if x.p.draining.Load() {
+		return nil, nil, unavailable("shutting_down", "the gateway is shutting down; try again", time.Second)
+	}
+	x.exposeToPages()
+	if done, err := x.preflight(); done || err != nil {
+		return nil, nil, err
+	}
+	if err := x.identify(); err != nil {
+		return nil, nil, err
+	}
+	if err := x.receive(); err != nil {
+		return nil, nil, err
+	}
+	if done, err := x.listModels(); done || err != nil {
+		return nil, nil, err
+	}
+	plan, err := x.route()
+	if err != nil {
+		return nil, nil, err
+	}
+	x.notes.plan = plan
+	cost := x.estimate(plan[0])
+	plan, err = x.price(plan, &cost)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, err := x.admit(cost)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { // also when something panics
+		if a == nil {
+			held.Release()
+		}
+	}()
+	if a, err = x.attempt(plan, cost); err != nil {
+		x.unanswered(held)
+		return nil, nil, err
+	}
+	return a, held, nil
 }
 
 // route finds the targets that may serve the call.
@@ -218,55 +235,6 @@ func (x *exchange) route() ([]*provider.Target, error) {
 	x.rec.Model = plan[0].Label
 	return plan, nil
 }
-
-// estimate is what the call will probably use.
-func (x *exchange) estimate(t *provider.Target) limits.Cost {
-	c := x.call
-	cost := limits.Cost{Requests: 1}
-	if !c.Op.Metered {
-		return cost
-	}
-	cost.Input = x.p.estimator.Input(t.State, c.InputText, c.InputParts)
-	if noOutput[c.Op.Name] {
-		return cost
-	}
-	limit := x.maxOutput()
-	if x.team.Strict && limit > 0 {
-		cost.Output = limit
-		return cost
-	}
-	cost.Output = x.predicted(t, limit)
-	cost.Predicted = cost.Output
-	return cost
-}
-
-// predicted is how much output the team's calls of this kind have lately had, for
-// each of the call's choices.
-func (x *exchange) predicted(t *provider.Target, limit int64) int64 {
-	one := x.p.estimator.Output(x.team.Name, x.kind(t), x.call.MaxOutput)
-	if all := one * max(1, x.call.Choices); limit <= 0 || all < limit {
-		return all
-	}
-	return limit
-}
-
-// kind names the calls of the same operation and model, whose output is alike.
-func (x *exchange) kind(t *provider.Target) string {
-	if x.kindOf != t {
-		x.kindOf, x.kindName = t, x.call.Op.Name+"/"+t.Label
-	}
-	return x.kindName
-}
-
-// maxOutput is the most output that the call allows, over all its choices; 0 when
-// it sets no limit. What is more than anything can write is cut, so that sums of it
-// stay far from overflow.
-func (x *exchange) maxOutput() int64 { return min(openai.MaxTotalOutput(x.call), mostOutput) }
-
-const mostOutput = 1 << 44
-
-// noOutput are the operations that use no output tokens.
-var noOutput = map[string]bool{"embeddings": true, "audio_speech": true}
 
 // admit reserves the cost on the limits of the team and the key that refuse.
 // Those that wait are taken together with the upstream's.
