@@ -23,7 +23,6 @@ const (
 	opAudioSpeech         = "audio_speech"
 	opAudioTranscriptions = "audio_transcriptions"
 	opAudioTranslations   = "audio_translations"
-	opModels              = "models"
 	opAdmin               = "admin_api"   // organisation and project administration
 	opPassthrough         = "passthrough" // every path that is not known here
 )
@@ -49,7 +48,7 @@ var operations = map[string]provider.Operation{
 
 // families are first path segments under which every request has one name.
 var families = map[string]string{
-	"models":        opModels,
+	"models":        "models",
 	"files":         "files",
 	"uploads":       "uploads",
 	"batches":       "batches",
@@ -67,16 +66,11 @@ var stores = map[string]bool{
 // unchecked reports whether a request that is not in operations may set a model to
 // work.
 func unchecked(method, first, path string) bool {
-	return unsafe(method) && method != "DELETE" && !stores[first] && !strings.HasSuffix(path, "/cancel")
-}
-
-// unsafe reports whether a method changes something (RFC 9110, section 9.2.1).
-func unsafe(method string) bool {
 	switch method {
-	case "GET", "HEAD", "OPTIONS":
+	case "GET", "HEAD", "OPTIONS", "DELETE":
 		return false
 	}
-	return true
+	return !stores[first] && !strings.HasSuffix(path, "/cancel")
 }
 
 // stored reports whether a path is that of an answer which its upstream keeps.
@@ -106,7 +100,7 @@ var formOperations = map[string]bool{
 // other path. It takes the place of the model in the body: set Call.Model to it
 // before scanning.
 //
-// Administration of organisations, projects and models is named "admin_api", for the
+// Administration of organisations and projects is named "admin_api", for the
 // caller to refuse. What is not known is "passthrough", websocket paths among it.
 // The names are a bounded set.
 //
@@ -151,9 +145,6 @@ func match(method, path string) (op provider.Operation, canonical string) {
 	op = provider.Operation{Name: opPassthrough, Unchecked: unchecked(method, first, key), Stored: stored(key)}
 	if name, ok := families[strings.Trim(first, ". ")]; ok {
 		op.Name = name
-	}
-	if op.Name == opModels && unsafe(method) {
-		op.Name = opAdmin // who deletes a model takes it from everybody
 	}
 	return op, ""
 }
