@@ -110,6 +110,7 @@ func TestRestrictedTeamCannotHideAModel(t *testing.T) {
 		{"POST", "/v1/batches/b/cancel", ``, 200},
 		{"GET", "/v1/batches", ``, 200},
 		{"DELETE", "/v1/files/f", ``, 200},
+		{"DELETE", "/v1/models/ft:m", ``, 200},
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
