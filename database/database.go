@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,8 @@ type DB struct {
 	write, read *sql.DB // the same for PostgreSQL
 	numbered    bool    // arguments are written $1, $2, …
 	name        string  // for messages; without a password
+	// file is the SQLite file that was opened; nil for PostgreSQL.
+	file os.FileInfo
 }
 
 // Open opens the database at a URL: postgres://…, or the path of an SQLite file,
@@ -102,8 +105,11 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 
 // Write runs do in a transaction. When it returns nil, what do wrote is on disk;
 // when it returns an error, nothing is, unless the connection broke off while
-// committing. Writers take turns.
+// committing. Writers take turns. It fails while the file is not InPlace.
 func (db *DB) Write(ctx context.Context, do func(*Tx) error) error {
+	if err := db.InPlace(); err != nil {
+		return err
+	}
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err

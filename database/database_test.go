@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +100,37 @@ func TestOpenAgain(t *testing.T) {
 			}
 			_ = db.Close()
 		})
+	}
+}
+
+// A file that is moved, deleted or replaced under a running gateway is
+// noticed, and nothing is written where it would be lost.
+func TestFileThatIsMovedAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	db := databasetest.Open(t, path)
+	check := func(day int, want string) {
+		t.Helper()
+		for _, err := range []error{db.InPlace(), insertDay(db, day, "a")} {
+			if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+	}
+	check(1, "")
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	check(2, "moved or deleted")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(2, "another one")
+	if err := os.Rename(path+".old", path); err != nil {
+		t.Fatal(err)
+	}
+	check(2, "")
+	if n := count(t, db); n != 2 {
+		t.Errorf("%d rows, want 2", n)
 	}
 }
 

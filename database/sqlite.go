@@ -67,7 +67,27 @@ func openSQLite(ctx context.Context, path string, change bool) (*DB, error) {
 	if err := db.recognise(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), db.Close())
 	}
+	if db.file, err = os.Stat(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("database: %w", err), db.Close())
+	}
 	return db, nil
+}
+
+// InPlace reports an error when the SQLite file is not at its path any more: it was
+// moved, deleted or replaced. The system would let the process go on in the file that
+// it has open, and all that is written there would be missing after a restart.
+func (db *DB) InPlace() error {
+	if db.file == nil {
+		return nil
+	}
+	now, err := os.Stat(db.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the file %s was moved or deleted; put it back, or restart to begin anew", db.name)
+	case err == nil && !os.SameFile(db.file, now):
+		return fmt.Errorf("the file %s is another one than was opened; put the former one back, or restart to go on with this one", db.name)
+	}
+	return nil
 }
 
 // createSQLite makes the file under another name and moves it into place when it is

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -400,6 +401,24 @@ func TestBudgetReservesReasoning(t *testing.T) {
 		}
 		w.settled()
 	})
+}
+
+// Of what a cut stream wrote, all may have been reasoning: the dearer price counts where
+// the provider did not say.
+func TestBudgetOfACutStreamThatReasons(t *testing.T) {
+	for _, c := range []struct{ output, reasoning, each int64 }{{10, 30, 30}, {10, 5, 10}} {
+		synctest.Test(t, func(t *testing.T) {
+			w, l, ledger := budgetWorld(t, 10_000, streams(chunk("abcdefgh"), errors.New("reset")), nil, func(s *Snapshot) {
+				s.Prices = usage.New(map[string]usage.Model{"m": {{Input: 1e6, Output: c.output * 1e6, Reasoning: c.reasoning * 1e6}}})
+			})
+			w.chat(helloStream)
+			row, micro := ledger.last(t)
+			want := promptTokens + 2*c.each
+			if row.Source != "estimated" || micro != want || w.remaining(l) != 10_000-want {
+				t.Errorf("cost %d, want %d; %d left, %+v", micro, want, w.remaining(l), row)
+			}
+		})
+	}
 }
 
 // The reservation is that of the dearest target, the settlement that of the one

@@ -95,11 +95,16 @@ func (x *exchange) modelAt(t *provider.Target) string {
 	return x.call.Model
 }
 
-// spent notes what the request cost.
+// spent notes what the request cost. Of output that was counted here, all may have been
+// reasoning.
 func (x *exchange) spent(t *provider.Target, use provider.Usage) {
+	rule := (*usage.Rate).Cost
+	if x.rec.Source == "estimated" {
+		rule = (*usage.Rate).AtMost
+	}
 	nano, known := x.moneyAt(t, usage.Tokens{
 		Input: use.Input, Output: use.Output, Cached: use.Cached, CacheWrite: use.CacheWrite, Reasoning: use.Reasoning,
-	}, (*usage.Rate).Cost)
+	}, rule)
 	x.rec.Nano, x.rec.Unpriced = nano, !known
 	if !known && x.p.unpriced.first(t.Upstream+"/"+x.labelAt(t)) {
 		x.p.log.Warn("no price is known for a model, so its requests count as free; set one under prices", "upstream", t.Upstream, "model", x.labelAt(t), "operation", x.call.Op.Name)

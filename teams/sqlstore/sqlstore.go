@@ -22,6 +22,9 @@ func New(db *database.DB) *Store { return &Store{db} }
 
 // Version implements teams.Store.
 func (s *Store) Version(ctx context.Context) (version int64, err error) {
+	if err := s.db.InPlace(); err != nil {
+		return 0, err
+	}
 	err = s.db.QueryRow(ctx, "SELECT version FROM teams_version").Scan(&version)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = errors.New("table teams_version is empty, which it never is: restore a backup")
