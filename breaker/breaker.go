@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -205,18 +206,27 @@ func (b *Breaker) State() (State, time.Duration) {
 }
 
 // A Set holds the breakers of all targets by name. It outlives reloads and is safe
-// for concurrent use. Names must come from a bounded set.
+// for concurrent use. Names may come from clients: of more than maxBreakers, the one
+// that was not asked for the longest is forgotten, and would begin closed.
 type Set struct {
 	mu      sync.Mutex
 	cfg     Config
-	all     map[string]*Breaker
+	all     map[string]*member
+	asked   int64 // how often any was asked for
 	changed func(name string, to State)
 }
+
+type member struct {
+	*Breaker
+	asked int64 // of the set, when this one was asked for last
+}
+
+const maxBreakers = 1024
 
 // NewSet returns a set without breakers; changed, if not nil, hears of every
 // transition and must return at once.
 func NewSet(cfg Config, changed func(name string, to State)) *Set {
-	return &Set{cfg: cfg, all: make(map[string]*Breaker), changed: changed}
+	return &Set{cfg: cfg, all: make(map[string]*member), changed: changed}
 }
 
 // Configure applies a new configuration. Breakers keep their state unless it
@@ -225,7 +235,7 @@ func (s *Set) Configure(cfg Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if cfg != s.cfg {
-		s.cfg, s.all = cfg, make(map[string]*Breaker)
+		s.cfg, s.all = cfg, make(map[string]*member)
 	}
 }
 
@@ -236,16 +246,35 @@ func (s *Set) Get(name string) *Breaker {
 	if s.cfg.Disabled {
 		return nil
 	}
-	b := s.all[name]
-	if b == nil {
-		b = newBreaker(s.cfg, func(to State) {
+	m := s.all[name]
+	if m == nil {
+		if len(s.all) >= maxBreakers {
+			s.forget()
+		}
+		m = &member{Breaker: newBreaker(s.cfg, func(to State) {
 			if s.changed != nil {
 				s.changed(name, to)
 			}
-		})
-		s.all[name] = b
+		})}
+		s.all[name] = m
 	}
-	return b
+	s.asked++
+	m.asked = s.asked
+	return m.Breaker
+}
+
+// forget drops the eighth that was not asked for the longest.
+func (s *Set) forget() {
+	asked := make([]int64, 0, len(s.all))
+	for _, m := range s.all {
+		asked = append(asked, m.asked)
+	}
+	slices.Sort(asked)
+	for name, m := range s.all {
+		if m.asked <= asked[len(asked)/8] {
+			delete(s.all, name)
+		}
+	}
 }
 
 // Allow asks the breaker of that name; with breakers switched off everything is
@@ -277,8 +306,8 @@ func (s *Set) Left(name string) time.Duration {
 func (s *Set) Each(f func(name string, state State)) {
 	s.mu.Lock()
 	all := make(map[string]*Breaker, len(s.all))
-	for name, b := range s.all {
-		all[name] = b
+	for name, m := range s.all {
+		all[name] = m.Breaker
 	}
 	s.mu.Unlock()
 	for name, b := range all {

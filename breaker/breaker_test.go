@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,5 +175,22 @@ func TestReloadKeepsState(t *testing.T) {
 		t.Error("switched off and still refusing")
 	} else {
 		pass.Done(Failure)
+	}
+}
+
+// Names that clients make up are bounded; the ones that are asked for stay.
+func TestSetIsBounded(t *testing.T) {
+	s := NewSet(Config{Consecutive: 1, MinRequests: 100, Ratio: 100, Window: time.Minute, Open: time.Hour, MaxOpen: time.Hour, Probes: 1}, nil)
+	s.Report("a/broken", Failure)
+	for i := range 5 * maxBreakers {
+		if s.Left(fmt.Sprint("a/", i)) != 0 {
+			t.Fatalf("%d is open", i)
+		}
+		if s.Left("a/broken") == 0 {
+			t.Fatalf("forgotten after %d others", i)
+		}
+	}
+	if n := len(s.all); n > maxBreakers {
+		t.Errorf("%d breakers", n)
 	}
 }

@@ -17,6 +17,7 @@ type Target struct {
 	Model    string // model name sent to the upstream; empty leaves the client's
 	State    string // bounded key of upstream × model, under which limits, breaker and metrics are kept
 	Label    string // bounded model name for metrics
+	Breaker  string // key of its circuit breaker, which clients may have named; empty for State
 	Weight   int    // share under the weighted strategy, at least 1
 
 	BaseURL     *url.URL    // the upstream's API root, such as https://api.openai.com/v1
@@ -26,6 +27,14 @@ type Target struct {
 	Secrets     [][]byte    // what of these no client may see; looked for in each answer when nil
 	StreamUsage bool        // ask for usage in chat and completion streams
 	MaxAnswer   int         // largest answer held back until it is whole, in bytes
+}
+
+// BreakerKey is the key of the target's circuit breaker.
+func (t *Target) BreakerKey() string {
+	if t.Breaker != "" {
+		return t.Breaker
+	}
+	return t.State
 }
 
 // An Operation is one kind of API request, such as a chat completion.

@@ -129,7 +129,7 @@ func (x *exchange) candidates(t *tries) ([]*provider.Target, error) {
 		open := time.Duration(0)
 		for _, target := range t.plan {
 			kind, failed := t.failed[target]
-			switch left := x.p.breakers.Left(target.State); {
+			switch left := x.p.breakers.Left(target.BreakerKey()); {
 			case failed && (kind == provider.KindCredential || kind == provider.KindBilling || kind == provider.KindClient):
 			case left > 0:
 				if open == 0 || left < open {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"penstock/limits"
+	"penstock/provider"
+	"penstock/route"
 )
 
 // covers UP-02: what is retried, and what is not.
@@ -382,6 +384,40 @@ func TestBare429HoldsTheNextRequestBack(t *testing.T) {
 		}
 		if o := w.chat(hello); o.status != 200 || o.took != w.s.Settings.BaseDelay {
 			t.Errorf("status %d after %v, want 200 after %v", o.status, o.took, w.s.Settings.BaseDelay)
+		}
+		w.settled()
+	})
+}
+
+// covers UP-05: of the models that no configuration mentions, one that is broken does not
+// close the others, not even those that were never asked for.
+func TestUnlistedModelsHaveBreakersOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := func(rw http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if strings.Contains(string(body), `"model":"broken"`) {
+				rw.WriteHeader(500)
+				return
+			}
+			sends(200, answerJSON)(rw, r)
+		}
+		w := newWorld(t, up, nil, func(s *Snapshot) {
+			any := s.Routes.Default
+			any.State, any.Label = "a/"+route.Any, route.Other
+			s.Routes.Routes[route.Any] = route.Route{Targets: []provider.Target{any}}
+		})
+		ask := func(model string) outcome { return w.chat(strings.Replace(hello, `"m"`, `"`+model+`"`, 1)) }
+		for range 3 {
+			ask("broken")
+		}
+		if o := ask("broken"); o.status != 503 || o.code() != "breaker_open" {
+			t.Errorf("the broken one: %d %s", o.status, o.body)
+		}
+		if o := ask("sound"); o.status != 200 {
+			t.Errorf("another one: %d %s", o.status, o.body)
+		}
+		if w.metric("breaker_state", "upstream", "a", "model", "other") != 2 {
+			t.Error("no metric tells of the open breaker")
 		}
 		w.settled()
 	})

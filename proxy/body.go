@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"penstock/limits"
 	"penstock/provider"
 	"penstock/provider/openai"
 )
@@ -122,6 +123,7 @@ func (x *exchange) answerRoom(n int64) bool {
 
 func (x *exchange) reserve(n int64) error {
 	if !x.p.memory.take(n, x.s.Settings.MaxMemory) {
+		x.p.metrics.Refused("gateway", "memory", string(limits.ReasonLimit), x.team.Name)
 		e := unavailable("memory_full", "the gateway holds as many request bodies as it may; try again", time.Second)
 		e.Close = true
 		return e

@@ -275,6 +275,9 @@ func TestLive(t *testing.T) {
 		w.limit(limits.Requests, 50, time.Hour)
 		w.chat(hello)
 		w.p.parking.park("a")
+		if w.metric("upstream_credential_parked", "upstream", "a", "model", "m") != 1 {
+			t.Error("the parked credential is in no metric")
+		}
 		w.p.target(w.s, &provider.Target{State: "a/m", Upstream: "a"}).Pause(time.Now().Add(time.Minute))
 		show := func(f LiveFilter) (string, *Live) {
 			t.Helper()

@@ -3,9 +3,11 @@ package proxy
 import (
 	"context"
 	"strings"
+	"time"
 
 	"penstock/breaker"
 	"penstock/limits"
+	"penstock/route"
 	"penstock/telemetry"
 )
 
@@ -68,9 +70,26 @@ func modelLabel(s *Snapshot, t *limits.Target) string {
 	return "other"
 }
 
+// breakerStates are the states of breakers by target. Models that have a breaker, but
+// no target of their own, count at their upstream's target for any: the worst of them.
+func (p *Proxy) breakerStates(targets []*limits.Target) map[string]breaker.State {
+	states := make(map[string]breaker.State, len(targets))
+	for _, t := range targets {
+		states[t.Name] = breaker.Closed
+	}
+	p.breakers.Each(func(name string, st breaker.State) {
+		if _, ok := states[name]; !ok {
+			upstream, _, _ := strings.Cut(name, "/")
+			name = upstream + "/" + route.Any
+		}
+		states[name] = max(states[name], st)
+	})
+	return states
+}
+
 func (p *Proxy) targetGauges(s *Snapshot) []telemetry.Gauge {
 	type key struct{ upstream, model string }
-	type sums struct{ inUse, scale, state float64 }
+	type sums struct{ inUse, scale, state, parked float64 }
 	all := make(map[key]sums)
 	p.mu.Lock()
 	targets := make([]*limits.Target, 0, len(p.targets))
@@ -78,8 +97,7 @@ func (p *Proxy) targetGauges(s *Snapshot) []telemetry.Gauge {
 		targets = append(targets, t)
 	}
 	p.mu.Unlock()
-	states := make(map[string]float64)
-	p.breakers.Each(func(name string, st breaker.State) { states[name] = float64(st) })
+	states := p.breakerStates(targets)
 	for _, t := range targets {
 		k := key{t.Upstream, modelLabel(s, t)}
 		v, ok := all[k]
@@ -88,7 +106,8 @@ func (p *Proxy) targetGauges(s *Snapshot) []telemetry.Gauge {
 		}
 		v.inUse += float64(t.InUse())
 		v.scale = min(v.scale, t.Scale())
-		v.state = max(v.state, states[t.Name])
+		v.state = max(v.state, float64(states[t.Name]))
+		v.parked = max(v.parked, truth(p.parking.parked(t.Upstream) || p.parking.parked(t.Name)))
 		all[k] = v
 	}
 	var out []telemetry.Gauge
@@ -98,10 +117,15 @@ func (p *Proxy) targetGauges(s *Snapshot) []telemetry.Gauge {
 		out = append(out,
 			telemetry.Gauge{Name: "concurrency_in_use", Help: "Requests in flight at the upstream.", Labels: labels, Values: values, Value: v.inUse},
 			telemetry.Gauge{Name: "upstream_scale", Help: "Share of its limits that the upstream may use; below 1 it was slowed down for its 429s.", Labels: labels, Values: values, Value: v.scale},
-			telemetry.Gauge{Name: "breaker_state", Help: "State of the circuit breaker: 0 closed, 1 half-open, 2 open.", Labels: labels, Values: values, Value: v.state})
+			telemetry.Gauge{Name: "breaker_state", Help: "State of the circuit breaker: 0 closed, 1 half-open, 2 open.", Labels: labels, Values: values, Value: v.state},
+			telemetry.Gauge{Name: "upstream_credential_parked", Help: "1 while other upstreams are preferred because this one refused our credential lately.", Labels: labels, Values: values, Value: v.parked})
 	}
 	return out
 }
+
+// gaugesFor bounds how long a scrape waits for a shared store, which is asked for what
+// this replica has not used lately.
+const gaugesFor = time.Second
 
 // limitGauges tell the level and capacity of every configured limit but those of
 // single keys, whose number is not bounded.
@@ -117,7 +141,9 @@ func (p *Proxy) limitGauges(s *Snapshot) []telemetry.Gauge {
 			all = append(all, m...)
 		}
 	}
-	levels, err := p.store.Levels(context.Background(), all)
+	ctx, cancel := context.WithTimeout(context.Background(), gaugesFor)
+	defer cancel()
+	levels, err := limits.LevelsNow(ctx, p.store, all)
 	if err != nil {
 		return nil
 	}

@@ -130,6 +130,9 @@ func TestMemoryIsCapped(t *testing.T) {
 		if o := w.chat(body); o.status != 503 || o.code() != "memory_full" || o.header.Get("Retry-After") == "" {
 			t.Errorf("%d %s", o.status, o.body)
 		}
+		if n := w.metric("limit_refusals_total", "scope", "gateway", "dimension", "memory", "team", "search"); n != 1 {
+			t.Errorf("%v refusals counted", n)
+		}
 		cancel()
 		wg.Wait()
 		synctest.Wait()

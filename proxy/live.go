@@ -74,8 +74,7 @@ func (p *Proxy) Live(ctx context.Context, f LiveFilter) (*Live, error) {
 	}
 	targets := p.liveTargets(f)
 	all := f.limits(s)
-	states := map[string]breaker.State{}
-	p.breakers.Each(func(name string, st breaker.State) { states[name] = st })
+	states := p.breakerStates(targets)
 	for _, t := range targets {
 		all = append(all, t.Limits()...)
 		out.Targets = append(out.Targets, p.liveTarget(t, states[t.Name]))

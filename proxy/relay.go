@@ -203,7 +203,7 @@ func (x *exchange) brokeOff(a *answer, err error) error {
 	x.rec.Outcome = "truncated"
 	x.rec.Failures = append(x.rec.Failures, a.target.State+": "+e.Code+" mid-answer")
 	if e.Code != "total_timeout" && e.Kind == provider.KindHealth {
-		x.p.breakers.Report(a.target.State, breaker.Failure)
+		x.p.breakers.Report(a.target.BreakerKey(), breaker.Failure)
 	}
 	x.p.metrics.Attempt(a.target.Upstream, "broken", e.Code)
 	if e.Code == "error_event" { // the upstream has told the client itself

@@ -15,7 +15,7 @@ import (
 // try makes one attempt, if the target's breaker allows it, and tells the breaker
 // and the limits how it went. On failure nothing stays held.
 func (x *exchange) try(grant *limits.Grant, t *provider.Target) (*answer, error) {
-	pass, err := x.p.breakers.Allow(t.State)
+	pass, err := x.p.breakers.Allow(t.BreakerKey())
 	if err != nil {
 		grant.Release()
 		x.p.metrics.Attempt(t.Upstream, "breaker", "open")

@@ -33,6 +33,10 @@ const Other = "other"
 // and estimates of their own, per upstream.
 const maxSeen = 64
 
+// maxName is the longest name, in bytes, of a model that has a breaker of its own
+// before an upstream has served it.
+const maxName = 256
+
 // A Route is the targets of one model, or of any.
 type Route struct {
 	Targets  []provider.Target
@@ -115,6 +119,9 @@ func (t *Table) unlisted(up provider.Target, sent, named string) *provider.Targe
 	}
 	up.State = t.Seen.state(up.Upstream, sent)
 	up.Label = Other
+	if len(sent) <= maxName { // one model that is broken must not close the others
+		up.Breaker = up.Upstream + "/" + sent
+	}
 	return &up
 }
 

@@ -30,10 +30,8 @@ type serveCommand struct {
 // Run serves until the context ends, then drains.
 func (c *serveCommand) Run(env *environment) error {
 	hup := make(chan os.Signal, 1)
-	if c.Config != "" { // before anything that takes time: until then it would end the process
-		signal.Notify(hup, syscall.SIGHUP)
-		defer signal.Stop(hup)
-	}
+	signal.Notify(hup, syscall.SIGHUP) // before anything that takes time: until then it would end the process
+	defer signal.Stop(hup)
 	cfg, err := loadConfig(c.Config, env)
 	if err != nil {
 		return err
@@ -44,8 +42,11 @@ func (c *serveCommand) Run(env *environment) error {
 	}
 	if c.Config != "" {
 		g.reloads(c.Config, env, hup)
-	} else if hint := config.EnvironmentHint(env.getenv); hint != "" {
-		g.log.Warn(hint)
+	} else {
+		g.worker("signals", func() { g.nothingToReload(hup) })
+		if hint := config.EnvironmentHint(env.getenv); hint != "" {
+			g.log.Warn(hint)
+		}
 	}
 	return g.serve(env.ctx)
 }
@@ -242,6 +243,18 @@ func (g *gateway) reloads(path string, env *environment, hup <-chan os.Signal) {
 			}
 		}
 	})
+}
+
+// nothingToReload answers SIGHUP where there is no file.
+func (g *gateway) nothingToReload(hup <-chan os.Signal) {
+	for {
+		select {
+		case <-g.life.Done():
+			return
+		case <-hup:
+			g.log.Warn("SIGHUP: there is no configuration file to load again; the environment of a process changes only with a restart")
+		}
+	}
 }
 
 // reload loads, validates and swaps, or leaves everything as it is. It returns the

@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"bufio"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +29,29 @@ func TestSignalsAtAnyTime(t *testing.T) {
 	}
 	if code := g.Wait(t, 10*time.Second); code != 0 {
 		t.Errorf("exit code %d after SIGHUP in the drain", code)
+	}
+
+	bare := exec.Command(g.Cmd.Path)
+	bare.Env = []string{"PENSTOCK_LISTEN=127.0.0.1:0", "PENSTOCK_ADMIN_LISTEN=off", "OPENAI_UPSTREAM_URL=http://127.0.0.1:9"}
+	log, err := bare.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bare.Start(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.AfterFunc(10*time.Second, func() { _ = bare.Process.Kill() })
+	defer killed.Stop()
+	for line := bufio.NewScanner(log); line.Scan(); {
+		if strings.Contains(line.Text(), "penstock is listening") {
+			_ = bare.Process.Signal(syscall.SIGHUP)
+		}
+		if strings.Contains(line.Text(), "no configuration file to load again") {
+			_ = bare.Process.Signal(syscall.SIGTERM)
+		}
+	}
+	if err := bare.Wait(); err != nil {
+		t.Errorf("without a file, SIGHUP and SIGTERM: %v", err)
 	}
 
 	for _, after := range []int{20, 50, 100, 200, 400} {
