@@ -75,8 +75,9 @@ func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, o
 	most := max(1, c.Slots()/replicas)
 	most -= min(c.Keep/replicas, most-1)
 	if time.Since(o.gate.since()) < o.s.opt.Lease {
-		// What the others held then, they may hold still.
-		most = min(most, l.part(c.Slots(), replicas))
+		// What the others held then, they may hold still, and a little more than they
+		// had told: an eighth of the slots is left to that.
+		most = min(most, l.part(c.Slots()-c.Slots()/8, replicas))
 	}
 	return 0, int64(len(l.ids)) < most
 }
