@@ -248,7 +248,9 @@ func TestAnEmptyServerIsTold(t *testing.T) {
 	}
 	server.Kill()
 	server.Restart()
-	sleep(3 * time.Second) // found again, and told by both
+	sleep(time.Second) // by then the loss is noticed, and over or not
+	within(t, 10*time.Second, "the server is used again", func() bool { return answers(one)() && answers(two)() })
+	sleep(2 * time.Second) // and told by both
 	admitted := int64(0)
 	for range 20 {
 		if _, v := take(t, one, 50, rate, budget); v.OK {
