@@ -37,30 +37,29 @@ func Root() string {
 // PENSTOCK_RACE=1 it is built with the race detector.
 func Binary(t testing.TB) string {
 	t.Helper()
-	build.once.Do(func() {
-		dir, err := os.MkdirTemp("", "penstock-e2e-")
-		if err != nil {
-			build.err = err
-			return
-		}
-		build.path = filepath.Join(dir, "penstock")
-		// The profile of default.pgo changes the cost and not what is done, and has
-		// everything compiled once more.
-		args := []string{"build", "-pgo=off", "-o", build.path}
-		cgo := "CGO_ENABLED=0"
-		if os.Getenv("PENSTOCK_RACE") == "1" {
-			args, cgo = append(args, "-race"), "CGO_ENABLED=1"
-		}
-		cmd := exec.Command("go", append(args, "./cmd/penstock")...)
-		cmd.Dir, cmd.Env = Root(), append(os.Environ(), cgo)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			build.err = fmt.Errorf("build penstock: %w\n%s", err, out)
-		}
-	})
+	build.once.Do(func() { build.path, build.err = compile() })
 	if build.err != nil {
 		t.Fatal(build.err)
 	}
 	return build.path
+}
+
+// compile puts the binary where the next test process replaces it.
+func compile() (string, error) {
+	path := filepath.Join(Root(), ".cache", "e2e", "penstock")
+	// The profile of default.pgo changes the cost and not what is done, and has
+	// everything compiled once more.
+	args, cgo := []string{"build", "-pgo=off"}, "CGO_ENABLED=0"
+	if os.Getenv("PENSTOCK_RACE") == "1" {
+		args, cgo, path = append(args, "-race"), "CGO_ENABLED=1", path+"-race"
+	}
+	own := fmt.Sprintf("%s-%d", path, os.Getpid()) // another process may be running what is there
+	cmd := exec.Command("go", append(args, "-o", own, "./cmd/penstock")...)
+	cmd.Dir, cmd.Env = Root(), append(os.Environ(), cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build penstock: %w\n%s", err, out)
+	}
+	return path, os.Rename(own, path)
 }
 
 // A Gateway is a running penstock process.
