@@ -11,6 +11,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"penstock/freeport"
 )
 
 // Bench runs itself again for the fake upstream and the bare reverse proxy, so
@@ -47,7 +49,7 @@ func startChild(ctx context.Context, dir, role, upstream string) (*process, erro
 	if err != nil {
 		return nil, fmt.Errorf("find the program itself: %w", err)
 	}
-	addr, err := freeAddress()
+	addr, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}

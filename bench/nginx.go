@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"penstock/freeport"
 )
 
 const nginxConfig = `
@@ -40,7 +42,7 @@ http {
 
 func runNginx(program string) func(context.Context, string, string) (*process, error) {
 	return func(ctx context.Context, dir, upstream string) (*process, error) {
-		addr, err := freeAddress()
+		addr, err := freeport.Address()
 		if err != nil {
 			return nil, err
 		}

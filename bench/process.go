@@ -123,13 +123,3 @@ func (p *process) rss() (int64, error) {
 	}
 	return 0, fmt.Errorf("memory of %s: no VmRSS in /proc/PID/status", p.name)
 }
-
-// freeAddress is an address on the loopback that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}

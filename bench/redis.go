@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"penstock/freeport"
 )
 
 // redisWarm is how long limits in Redis are used before anything is measured.
@@ -25,7 +27,7 @@ func startRedis(ctx context.Context, dir string, progress io.Writer) (*process, 
 	if program == "" {
 		return nil, nil
 	}
-	addr, err := freeAddress()
+	addr, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}

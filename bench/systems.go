@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"penstock/freeport"
 )
 
 // Names of the systems that are measured.
@@ -103,13 +105,13 @@ type variant struct {
 // penstock starts a gateway.
 func penstock(binary string, v variant) func(context.Context, string, string) (*process, error) {
 	return func(ctx context.Context, dir, upstream string) (*process, error) {
-		addr, err := freeAddress()
+		addr, err := freeport.Address()
 		if err != nil {
 			return nil, err
 		}
 		admin := "off"
 		if v.admin {
-			if admin, err = freeAddress(); err != nil {
+			if admin, err = freeport.Address(); err != nil {
 				return nil, err
 			}
 		}

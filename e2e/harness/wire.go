@@ -32,7 +32,7 @@ type Fault struct {
 func NewWire(t testing.TB, to string) *Wire {
 	t.Helper()
 	w := &Wire{to: to, turn: make(chan struct{}), conns: make(map[net.Conn]struct{})}
-	w.listen(t, "127.0.0.1:0")
+	w.listen(t, FreeAddress(t)) // it is listened on again after a cut
 	w.Addr = w.l.Addr().String()
 	t.Cleanup(func() {
 		w.Set(t, Fault{Cut: true})
