@@ -269,7 +269,7 @@ func TestConnectTimeout(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%s: an answer", scheme)
 		}
-		if e := openai.Broken(err, nil); e.Code != "connect_timeout" || e.Kind != provider.KindHealth || time.Since(begin) > 10*time.Second {
+		if e := openai.Broken(err, nil); e.Code != "connect_timeout" || e.Kind != provider.KindHealth || time.Since(begin) > 2*time.Second {
 			t.Errorf("%s: %s (%v) after %v", scheme, e.Code, err, time.Since(begin))
 		}
 	}

@@ -129,23 +129,13 @@ func TestRevokedKey(t *testing.T) {
 	s.post(helloStream, "Authorization: Bearer "+first)
 	body := s.response().Body
 
-	replace := func(old, key string) time.Duration {
-		g.Rewrite(t, config(key))
-		begin := time.Now()
-		harness.Eventually(t, 5*time.Second, "the new key works", func() bool { return asks(key) == 200 })
-		if asks(old) != 401 {
-			t.Error("the old key still works")
-		}
-		return time.Since(begin)
+	g.Rewrite(t, config(second))
+	begin := time.Now()
+	harness.Eventually(t, time.Second, "the new key works", func() bool { return asks(second) == 200 })
+	if asks(first) != 401 {
+		t.Error("the old key still works")
 	}
-	took := replace(first, second)
-	if took > time.Second { // the machine may have been busy
-		took = min(replace(second, first), replace(first, second))
-	}
-	if took > time.Second {
-		t.Errorf("the keys were in force after %v, want at most 1 s", took)
-	}
-	t.Logf("in force after %v", took.Round(time.Millisecond))
+	t.Logf("in force after %v", time.Since(begin).Round(time.Millisecond))
 	if b, err := io.ReadAll(body); err != nil || string(b) != whole(60) {
 		t.Errorf("the stream of the old key was cut: %v", err)
 	}
@@ -161,7 +151,7 @@ func TestMissingFileChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Signal(t, syscall.SIGHUP)
-	harness.Eventually(t, 10*time.Second, "it is counted", func() bool { return g.Metric(t, "penstock_config_reloads_total", `result="error"`) > 0 })
+	harness.Eventually(t, 2*time.Second, "it is counted", func() bool { return g.Metric(t, "penstock_config_reloads_total", `result="error"`) > 0 })
 	if code := status(g.URL + "/v1/models"); code != 200 {
 		t.Errorf("answered %d", code)
 	}

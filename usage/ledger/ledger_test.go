@@ -340,14 +340,14 @@ func TestLockedDatabase(t *testing.T) {
 	})
 	release := errors.New("release")
 	err := other.Write(ctx, func(*database.Tx) error {
-		began := time.Now()
 		for i := range 1500 {
+			began := time.Now()
 			l.Record(row(i))
+			if took := time.Since(began); took > 100*time.Millisecond {
+				t.Errorf("recording waited %v", took)
+			}
 		}
-		if took := time.Since(began); took > 4*time.Second { // SQLite itself waits 5 s for the lock
-			t.Errorf("recording waited %v", took)
-		}
-		eventually(t, func() bool { return m.failed.Load() > 0 })
+		eventually(t, func() bool { return m.failed.Load() > 0 }) // SQLite itself waits 5 s for the lock
 		if l.Healthy() {
 			t.Error("it counts as healthy")
 		}
