@@ -138,7 +138,7 @@ func count(b []byte, i int) (n int64, first byte) {
 // the span of its value. It stops when fn reports false.
 func members(b []byte, i int, fn func(name []byte, value provider.Span) bool) {
 	for i = skipSpace(b, i+1); i < len(b) && b[i] != '}'; i = nextElement(b, i) {
-		end, _ := stringEnd(b, i)
+		end := skipString(b, i)
 		name := b[i:end]
 		i = skipSpace(b, skipSpace(b, end)+1)
 		start := i
@@ -155,7 +155,7 @@ func skipValue(b []byte, i int) int {
 	for depth := 0; i < len(b); {
 		switch b[i] {
 		case '"':
-			i, _ = stringEnd(b, i)
+			i = skipString(b, i)
 		case '{', '[':
 			depth++
 			i++
@@ -174,6 +174,20 @@ func skipValue(b []byte, i int) int {
 		}
 	}
 	return len(b)
+}
+
+// skipString returns the offset after the string whose opening quote is b[i].
+func skipString(b []byte, i int) int {
+	for {
+		i += 1 + bytes.IndexByte(b[i+1:], '"')
+		begin := i
+		for b[begin-1] == '\\' {
+			begin--
+		}
+		if (i-begin)%2 == 0 { // or else the quote is escaped
+			return i + 1
+		}
+	}
 }
 
 // stringEnd returns the offset after the string whose opening quote is b[i], and

@@ -2,13 +2,8 @@ package openai
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"math"
 	"strconv"
-	"strings"
-	"sync"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -55,11 +50,10 @@ func Scan(c *provider.Call, lim Bounds) error {
 	if lim.MaxDepth <= 0 {
 		lim.MaxDepth = defaultDepth
 	}
-	s := scanners.Get().(*scanner)
-	defer s.free()
-	s.buf = *bytes.NewBuffer(c.Body)
-	s.dec.Reset(&s.buf)
-	s.call, s.lim = c, lim
+	if !strictJSON(c.Body, min(lim.MaxDepth, decoderDepth)+1) {
+		return whyInvalid(c.Body, lim.MaxDepth)
+	}
+	s := scanner{call: c, lim: lim}
 	c.Choices = 1
 	if err := s.body(); err != nil {
 		return err
@@ -92,61 +86,29 @@ func saturatingMul(a, b int64) int64 {
 	return a * b
 }
 
-// A scanner is what one Scan works with, pooled for its decoder.
+// A scanner is what one Scan works with.
 type scanner struct {
-	dec     jsontext.Decoder
-	buf     bytes.Buffer // the decoder reads a bytes.Buffer in place
 	call    *provider.Call
 	lim     Bounds
 	prompts int64 // prompts of a completion, 0 when there is one
 }
 
-var scanners = sync.Pool{New: func() any { return new(scanner) }}
-
-// free drops every reference to the body before the scanner is used again.
-func (s *scanner) free() {
-	s.buf = bytes.Buffer{}
-	s.dec.Reset(&s.buf)
-	s.call, s.prompts = nil, 0
-	scanners.Put(s)
-}
-
-func (s *scanner) body() error {
-	open, err := s.dec.ReadToken()
-	if err != nil {
-		return s.syntax(err)
-	}
-	if open.Kind() != '{' {
+// body goes through the members of a body that is valid JSON.
+func (s *scanner) body() (err error) {
+	body := s.call.Body
+	open := skipSpace(body, 0)
+	if body[open] != '{' {
 		return reject(CodeInvalidJSON, "", "the body is not a JSON object")
 	}
-	for s.dec.PeekKind() != '}' {
-		name, err := s.dec.ReadValue()
-		if err != nil {
-			return s.syntax(err)
+	members(body, open, func(name []byte, at provider.Span) bool {
+		var f field
+		if f, err = lookupField(name); err == nil {
+			err = s.member(f, body[at.Start:at.End], at)
 		}
-		f, err := lookupField(name)
-		if err != nil {
-			return err
-		}
-		value, err := s.dec.ReadValue()
-		if err != nil {
-			return s.syntax(err)
-		}
-		end := int(s.dec.InputOffset())
-		if err := s.member(f, value, provider.Span{Start: end - len(value), End: end}); err != nil {
-			return err
-		}
-	}
-	if _, err := s.dec.ReadToken(); err != nil {
-		return s.syntax(err)
-	}
-	s.call.ObjectEnd = int(s.dec.InputOffset()) - 1
-	if _, err := s.dec.ReadToken(); err == nil {
-		return reject(CodeInvalidJSON, "", "the body goes on after its JSON object, at offset %d", s.call.ObjectEnd+1)
-	} else if !errors.Is(err, io.EOF) {
-		return s.syntax(err)
-	}
-	return nil
+		return err == nil
+	})
+	s.call.ObjectEnd = bytes.LastIndexByte(body, '}')
+	return err
 }
 
 // member takes in one top-level member.
@@ -287,51 +249,6 @@ func (s *scanner) input(f field, value []byte) error {
 		}
 	}
 	return nil
-}
-
-// syntax turns an error of the decoder into one that quotes nothing of the body.
-func (s *scanner) syntax(err error) error {
-	body := s.call.Body
-	if errors.Is(err, io.EOF) {
-		return reject(CodeInvalidJSON, "", "the body is empty; send a JSON object")
-	}
-	var bad *jsontext.SyntacticError
-	if !errors.As(err, &bad) {
-		return reject(CodeInvalidJSON, "", "the body cannot be read as JSON")
-	}
-	at := min(int(bad.ByteOffset), len(body))
-	what := "unexpected character"
-	switch {
-	case errors.Is(err, jsontext.ErrDuplicateName):
-		path := string(bad.JSONPointer)
-		if name := strings.TrimPrefix(path, "/"); fields[name].use != useNone {
-			return errDuplicate(name)
-		}
-		return reject(CodeDuplicateKey, "", "an object has the same name twice, at offset %d; send each name once", at)
-	case errors.Is(err, jsontext.ErrNonStringName):
-		what = "a name that is not a string"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		what = "the end of the body inside a value"
-	case strings.Count(string(bad.JSONPointer), "/") >= decoderDepth-1:
-		return errDepth(min(s.lim.MaxDepth, decoderDepth))
-	case at == len(body):
-	case isBadRune(body[at:]):
-		what = "invalid UTF-8"
-	case body[at] == '\\':
-		what = "an invalid escape in a string"
-	case body[at] < ' ':
-		what = "a control character that has to be escaped"
-	}
-	return reject(CodeInvalidJSON, "", "the body is not valid JSON: %s at offset %d", what, at)
-}
-
-func isBadRune(b []byte) bool {
-	r, n := utf8.DecodeRune(b)
-	return r == utf8.RuneError && n == 1
-}
-
-func errDepth(limit int) error {
-	return reject(CodeInvalidJSON, "", "the body is nested more than %d deep", limit)
 }
 
 // unquote returns the text of a valid JSON string.

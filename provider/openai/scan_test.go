@@ -306,21 +306,6 @@ func TestMaxTotalOutput(t *testing.T) {
 	}
 }
 
-// The pool hands no body to the next request.
-func TestScanDropsBody(t *testing.T) {
-	s := new(scanner)
-	s.buf = *bytes.NewBufferString(`{"model":"m"}`)
-	s.dec.Reset(&s.buf)
-	s.call = &provider.Call{}
-	if err := s.body(); err != nil {
-		t.Fatal(err)
-	}
-	s.free()
-	if s.call != nil || s.buf.Cap() != 0 || len(s.dec.UnreadBuffer()) != 0 {
-		t.Error("a scanner in the pool still holds a body")
-	}
-}
-
 // Hostile bodies cost no more than long ones: time grows with the size.
 // covers RES-05
 func TestScanIsLinear(t *testing.T) {
