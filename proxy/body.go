@@ -42,7 +42,10 @@ func (x *exchange) readBody() error {
 	} else if !x.call.Multipart {
 		hold = most
 	}
-	src := &clientBody{r: http.MaxBytesReader(x.out.w, r.Body, most), control: &x.out.control, pause: set.ReadTimeout, end: x.end()}
+	src := &clientBody{r: r.Body, control: &x.out.control, pause: set.ReadTimeout, end: x.end()}
+	if r.ContentLength < 0 {
+		src.r = http.MaxBytesReader(x.out.w, r.Body, most)
+	}
 	body, whole, err := x.hold(src, r.ContentLength, hold)
 	if err != nil {
 		return x.bodyError(err)
@@ -166,6 +169,10 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // finish lifts the deadline, which would otherwise be taken for the client's
 // leaving while it waits for its answer.
 func (b *clientBody) finish() error {
+	if b.armed.IsZero() {
+		return nil
+	}
+	b.armed = time.Time{}
 	if err := b.deadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

@@ -196,7 +196,7 @@ const maxStated = 1_000_000_000_000
 
 func stated(h http.Header, ofLimit, ofRemaining, ofReset string) (Stated, bool) {
 	s := Stated{Remaining: -1}
-	limit, remaining := h.Get(ofLimit), h.Get(ofRemaining)
+	limit, remaining := first(h, ofLimit), first(h, ofRemaining)
 	if limit == "" && remaining == "" {
 		return s, false
 	}
@@ -206,11 +206,19 @@ func stated(h http.Header, ofLimit, ofRemaining, ofReset string) (Stated, bool) 
 	if n, err := strconv.ParseInt(remaining, 10, 64); err == nil && n >= 0 {
 		s.Remaining = min(n, maxStated)
 	}
-	reset := h.Get(ofReset)
+	reset := first(h, ofReset)
 	if d, err := time.ParseDuration(reset); err == nil && d > 0 {
 		s.Reset = min(d, 366*24*time.Hour)
 	} else if f, err := strconv.ParseFloat(reset, 64); err == nil {
 		s.Reset = hint(f)
 	}
 	return s, s.Limit > 0 || s.Remaining >= 0
+}
+
+// first is the first value of a header whose name is in canonical form, or "".
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }

@@ -149,7 +149,7 @@ func (t *tap) members(e *sse.Event) (f found) {
 		case "usage":
 			if b[i] == '{' && !f.usage {
 				f.usage = true
-				if use, ok := readUsage(gjson.ParseBytes(b[i:])); ok {
+				if use, ok := readUsage(b[i:]); ok {
 					t.usage = use
 				}
 			}

@@ -2,8 +2,8 @@ package openai
 
 import (
 	"bytes"
-
-	"github.com/tidwall/gjson"
+	"errors"
+	"strconv"
 
 	"penstock/provider"
 )
@@ -11,87 +11,113 @@ import (
 // usageKey is looked for before anything is parsed: few events carry it.
 var usageKey = []byte(`"usage"`)
 
-// usageObject finds the value of the first "usage" that is an object. Names and
-// values inside strings are escaped, so a quoted name cannot be mistaken for one.
-func usageObject(json []byte) (gjson.Result, bool) {
+// usageObject is JSON from the value of the first "usage" on that is an object. Names
+// and values inside strings are escaped, so a quoted name cannot be mistaken for one.
+func usageObject(json []byte) (from []byte, ok bool) {
 	for {
 		at := bytes.Index(json, usageKey)
 		if at < 0 {
-			return gjson.Result{}, false
+			return nil, false
 		}
 		json = json[at+len(usageKey):]
-		rest := bytes.TrimLeft(json, " \t\r\n")
-		if len(rest) == 0 || rest[0] != ':' {
+		i := skipSpace(json, 0)
+		if i == len(json) || json[i] != ':' {
 			continue
 		}
-		rest = bytes.TrimLeft(rest[1:], " \t\r\n")
-		if len(rest) > 0 && rest[0] == '{' {
-			return gjson.ParseBytes(rest), true
+		if i = skipSpace(json, i+1); i < len(json) && json[i] == '{' {
+			return json[i:], true
 		}
 	}
 }
 
-// readUsage reads a usage object in any of the shapes that OpenAI's endpoints and
-// compatible servers use.
-func readUsage(u gjson.Result) (provider.Usage, bool) {
-	var prompt, promptDetails, completion, completionDetails gjson.Result
-	var input, details, output, outDetails, total, hit gjson.Result
-	u.ForEach(func(name, value gjson.Result) bool {
-		switch name.Str {
-		case "prompt_tokens":
+// readUsage reads the usage object that b begins with, in any of the shapes that
+// OpenAI's endpoints and compatible servers use.
+func readUsage(b []byte) (provider.Usage, bool) {
+	c := checker{b: b, depth: maxNesting}
+	if c.value(0, 0) < 0 {
+		return provider.Usage{}, false
+	}
+	var prompt, promptDetails, completion, completionDetails []byte
+	var input, details, output, outDetails, total, hit []byte
+	members(b, 0, func(name []byte, at provider.Span) bool {
+		value := b[at.Start:at.End]
+		switch string(name) {
+		case `"prompt_tokens"`:
 			prompt = value
-		case "prompt_tokens_details":
+		case `"prompt_tokens_details"`:
 			promptDetails = value
-		case "prompt_cache_hit_tokens":
+		case `"prompt_cache_hit_tokens"`:
 			hit = value
-		case "completion_tokens":
+		case `"completion_tokens"`:
 			completion = value
-		case "completion_tokens_details":
+		case `"completion_tokens_details"`:
 			completionDetails = value
-		case "input_tokens":
+		case `"input_tokens"`:
 			input = value
-		case "input_tokens_details":
+		case `"input_tokens_details"`:
 			details = value
-		case "output_tokens":
+		case `"output_tokens"`:
 			output = value
-		case "output_tokens_details":
+		case `"output_tokens_details"`:
 			outDetails = value
-		case "total_tokens":
+		case `"total_tokens"`:
 			total = value
 		}
 		return true
 	})
-	if prompt.Exists() {
+	if prompt != nil {
 		input, details = prompt, promptDetails
 	}
-	if completion.Exists() {
+	if completion != nil {
 		output, outDetails = completion, completionDetails
 	}
-	if !input.Exists() && !output.Exists() && !total.Exists() {
+	if input == nil && output == nil && total == nil {
 		return provider.Usage{}, false
 	}
 	use := provider.Usage{
 		Input:      tokens(input),
 		Output:     tokens(output),
-		Cached:     max(tokens(details.Get("cached_tokens")), tokens(hit)),
-		CacheWrite: tokens(details.Get("cache_write_tokens")),
-		Reasoning:  tokens(outDetails.Get("reasoning_tokens")),
+		Cached:     max(tokens(member(details, `"cached_tokens"`)), tokens(hit)),
+		CacheWrite: tokens(member(details, `"cache_write_tokens"`)),
+		Reasoning:  tokens(member(outDetails, `"reasoning_tokens"`)),
 		Reported:   true,
 	}
-	if !input.Exists() && !output.Exists() {
+	if input == nil && output == nil {
 		use.Input = tokens(total)
 	}
 	return use, true
+}
+
+// member is the value of an object's member of a quoted name, or nil.
+func member(object []byte, quoted string) (value []byte) {
+	if len(object) == 0 || object[0] != '{' {
+		return nil
+	}
+	members(object, 0, func(name []byte, at provider.Span) bool {
+		if string(name) == quoted {
+			value = object[at.Start:at.End]
+		}
+		return value == nil
+	})
+	return value
 }
 
 // maxUsage bounds what is believed of one answer, so that one broken report cannot
 // put a team into debt for ever.
 const maxUsage = 100_000_000
 
-// tokens reads a number of tokens.
-func tokens(r gjson.Result) int64 {
-	if r.Num >= maxUsage { // also what no int64 holds
-		return maxUsage
+// tokens reads a number of tokens, which some servers write as a string.
+func tokens(value []byte) int64 {
+	text := bytes.Trim(value, `"`)
+	if len(bytes.TrimLeft(text, "0123456789")) == 0 { // as almost all are written
+		if len(text) == 0 {
+			return 0
+		}
+		return min(number(text, maxUsage), maxUsage)
 	}
-	return min(max(0, r.Int()), maxUsage)
+	f, err := strconv.ParseFloat(string(value), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0
+	}
+	return int64(min(max(f, 0), maxUsage))
 }
