@@ -41,6 +41,9 @@ func readUsage(b []byte) (provider.Usage, bool) {
 	var input, details, output, outDetails, total, hit []byte
 	members(b, 0, func(name []byte, at provider.Span) bool {
 		value := b[at.Start:at.End]
+		if string(value) == "null" {
+			return true // says nothing, so what it stands for is estimated
+		}
 		switch string(name) {
 		case `"prompt_tokens"`:
 			prompt = value

@@ -22,6 +22,8 @@ func TestReadUsage(t *testing.T) {
 		`{"usage":{}}`: {}, `{"usage":5}`: {}, `{"usage":`: {}, `"usage"`: {}, `{"usage":{"prompt_tokens"`: {},
 		`{"usage":{"prompt_tokens":"12","completion_tokens":"NaN","prompt_tokens_details":null}}`:                            {Input: 12, Reported: true},
 		`{"usage":{"prompt_tokens":12.0,"completion_tokens":1e2,"completion_tokens_details":{"x":{},"reasoning_tokens":1}}}`: {Input: 12, Output: 100, Reasoning: 1, Reported: true},
+		`{"usage":{"prompt_tokens":null,"completion_tokens":null}}`:                                                          {},
+		`{"usage":{"prompt_tokens":null,"total_tokens":8}}`:                                                                  {Input: 8, Reported: true},
 		`{"usage":{"prompt_tokens":-9,"completion_tokens":"x"}}`:                                                             {Reported: true},
 		`{"usage":{"prompt_tokens":1e300,"completion_tokens":9223372036854775807,"total_tokens":99999999999999999999999}}`:   {Input: maxUsage, Output: maxUsage, Reported: true},
 	} {
