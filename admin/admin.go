@@ -6,6 +6,7 @@ package admin
 import (
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -57,10 +58,31 @@ func Handler(c Config) http.Handler {
 		}
 		mux.Handle(r.Pattern, h)
 	}
+	for path, methods := range methods(c.API) {
+		mux.Handle(path, g.protect(otherMethod(strings.Join(methods, ", "))))
+	}
 	mux.Handle("/admin/", g.protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, &Error{Status: http.StatusNotFound, Code: "unknown_path", Message: "the admin API has no such path, or not with this method; docs/keys.md, docs/usage.md and docs/explain.md list those it has"})
+		fail(w, &Error{Status: http.StatusNotFound, Code: "unknown_path", Message: "the admin API has no such path; docs/keys.md, docs/usage.md and docs/explain.md list those it has"})
 	})))
 	return mux
+}
+
+// methods lists what the routes take, by their path.
+func methods(routes []Route) map[string][]string {
+	all := map[string][]string{}
+	for _, r := range routes {
+		method, path, _ := strings.Cut(r.Pattern, " ")
+		all[path] = append(all[path], method)
+	}
+	return all
+}
+
+// otherMethod refuses what a path does not take.
+func otherMethod(allow string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", allow)
+		fail(w, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: "this path takes " + allow})
+	})
 }
 
 // Healthz says that the process is alive.

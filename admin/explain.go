@@ -33,7 +33,11 @@ func (a *ExplainAPI) explain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *ExplainAPI) limits(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
+	query, err := parameters(r, "team", "upstream")
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	live, err := a.Limits(r.Context(), query.Get("team"), query.Get("upstream"))
 	if err != nil {
 		fail(w, &Error{Status: http.StatusServiceUnavailable, Code: "levels_unavailable", Message: "the store of levels does not answer; try again"})

@@ -80,7 +80,7 @@ func (g *guard) foreign(r *http.Request) bool {
 	if g.cross.Check(r) != nil {
 		return true
 	}
-	if len(g.sums) > 0 || !strings.HasPrefix(r.URL.Path, "/admin/") {
+	if len(g.sums) > 0 {
 		return false
 	}
 	host, _, err := net.SplitHostPort(r.Host)

@@ -65,6 +65,11 @@ func TestPagesOfOtherSitesAreRefused(t *testing.T) {
 			t.Errorf("%s: %d", name, w.Code)
 		}
 	}
+	for path, want := range map[string]int{"/metrics": http.StatusForbidden, "/healthz": http.StatusOK} {
+		if w := send(whoHandler(), "GET", path, "", "Host", "evil.example:9090"); w.Code != want {
+			t.Errorf("a rebound DNS, %s: %d", path, w.Code)
+		}
+	}
 	for _, host := range []string{"localhost:9090", "[::1]:9090", "127.0.0.1"} {
 		if w := send(whoHandler(), "POST", "/admin/test", "{}", "Host", host); w.Code != http.StatusOK {
 			t.Errorf("%s: %d %s", host, w.Code, w.Body)
@@ -91,6 +96,10 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		if w.Code < 400 || w.Code >= 500 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%.40s: %d %s", body, w.Code, w.Body)
 		}
+	}
+	w := send(whoHandler(), "DELETE", "/admin/test", "")
+	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" || !strings.Contains(w.Body.String(), `"method_not_allowed"`) {
+		t.Errorf("another method: %d %v %s", w.Code, w.Header(), w.Body)
 	}
 	if w := send(whoHandler(), "GET", "/admin/nothing", ""); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), `"unknown_path"`) {
 		t.Errorf("an unknown path: %d %s", w.Code, w.Body)

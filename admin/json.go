@@ -5,6 +5,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -92,6 +95,17 @@ func decode(w http.ResponseWriter, r *http.Request, mayBeEmpty bool, v any) erro
 		return err
 	}
 	return unmarshal(b, v)
+}
+
+// parameters are those of the query, each of names at most once, and no others.
+func parameters(r *http.Request, names ...string) (url.Values, error) {
+	query := r.URL.Query()
+	for name, values := range query {
+		if len(values) > 1 || !slices.Contains(names, name) {
+			return nil, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: name, Message: name + ": expected each of " + strings.Join(names, ", ") + " at most once"}
+		}
+	}
+	return query, nil
 }
 
 func unmarshal(b []byte, v any) error {

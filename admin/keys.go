@@ -32,9 +32,17 @@ func keyObject(k teams.Key) object {
 }
 
 func (a *TeamsAPI) listKeys(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	keys := a.Registry.Keys(query.Get("team"))
-	if query.Get("revoked") == "true" {
+	query, err := parameters(r, "team", "revoked")
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	keys, revoked := a.Registry.Keys(query.Get("team")), query.Get("revoked")
+	if revoked != "" && revoked != "true" && revoked != "false" {
+		fail(w, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: "revoked", Message: "revoked: expected true or false"})
+		return
+	}
+	if revoked == "true" {
 		gone, err := a.Registry.Revoked(r.Context(), query.Get("team"), maxRevoked)
 		if err != nil {
 			fail(w, a.refusal(err))
@@ -78,11 +86,13 @@ func (a *TeamsAPI) createKey(w http.ResponseWriter, r *http.Request, log *trail)
 }
 
 // about adds what is known of a key to the audit log. What is no id stays out of
-// it: it may be a key that somebody gave in its place.
-func (a *TeamsAPI) about(id string, log *trail) {
-	if k, err := a.Registry.Key(id); err == nil {
+// it: it may be a key that somebody gave in its place. It reports whether it was known.
+func (a *TeamsAPI) about(id string, log *trail) (known bool) {
+	k, err := a.Registry.Key(id)
+	if err == nil {
 		log.add("key_id", id, "team", k.Team, "key", k.Name)
 	}
+	return err == nil
 }
 
 func (a *TeamsAPI) updateKey(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
@@ -129,13 +139,16 @@ func (a *TeamsAPI) rotateKey(w http.ResponseWriter, r *http.Request, log *trail)
 }
 
 func (a *TeamsAPI) revokeKey(w http.ResponseWriter, r *http.Request, log *trail) (any, error) {
-	a.about(r.PathValue("id"), log)
+	known := a.about(r.PathValue("id"), log)
 	if err := decode(w, r, true, &struct{}{}); err != nil {
 		return nil, err
 	}
 	k, err := a.Registry.RevokeKey(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return nil, err
+	}
+	if !known {
+		log.add("key_id", k.ID, "team", k.Team, "key", k.Name)
 	}
 	return keyObject(k), nil
 }

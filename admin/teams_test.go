@@ -96,15 +96,21 @@ func TestLifeOfAKey(t *testing.T) {
 	if all := w.call(200, "GET", "/admin/keys?team=reports", "")["keys"].([]any); len(all) != 0 {
 		t.Errorf("listed: %v", all)
 	}
+	for _, query := range []string{"revoked=yes", "teem=reports", "team=a&team=b"} {
+		w.call(400, "GET", "/admin/keys?"+query, "")
+	}
 	if all := w.call(200, "GET", "/admin/keys?team=reports&revoked=true", "")["keys"].([]any); len(all) != 1 {
 		t.Errorf("listed with revoked ones: %v", all)
+	}
+	if got := w.call(200, "POST", "/admin/keys/"+id+"/revoke", ""); got["revoked"] == nil || got["id"] != id {
+		t.Errorf("revoked again: %v", got)
 	}
 	for _, text := range []string{secret, second, secret[4:], "psk_", fmt.Sprintf("%x", sha256.Sum256([]byte(secret)))} {
 		if strings.Contains(w.audit.String(), text) {
 			t.Errorf("the audit log holds %.12s…", text)
 		}
 	}
-	want := []string{"teams.create", "keys.create", "keys.rotate", "keys.update", "keys.revoke"}
+	want := []string{"teams.create", "keys.create", "keys.rotate", "keys.update", "keys.revoke", "keys.revoke"}
 	for i, line := range strings.Split(strings.TrimSpace(w.audit.String()), "\n") {
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(line), &entry); err != nil || i >= len(want) || entry["action"] != want[i] || entry["actor"] != "alice" || entry["result"] != "ok" || entry["remote"] == "" {
@@ -154,7 +160,7 @@ func TestRefusalsOfTheAPI(t *testing.T) {
 		{400, "DELETE", "/admin/teams/reports?keys=all", ``, "invalid_value", "expected revoke"},
 		{404, "PATCH", "/admin/teams/nobody", `{}`, "not_found", "none of that name"},
 		{404, "POST", "/admin/keys/key_0/rotate", ``, "not_found", "none of that name or id"},
-		{404, "PUT", "/admin/keys/key_0", `{}`, "unknown_path", "no such path"},
+		{405, "PUT", "/admin/keys/key_0", `{}`, "method_not_allowed", "takes GET, PATCH"},
 	} {
 		e := w.call(c.status, c.method, c.path, c.body)["error"].(map[string]any)
 		if e["code"] != c.code || !strings.Contains(e["message"].(string), c.text) || e["type"] != "invalid_request_error" {

@@ -42,6 +42,10 @@ func (c *Config) KeyFromJSON(name string, settings []byte) (Key, error) {
 			return Key{}, Errors{{Key: given, Message: "is not one of the settings of a key: expected limits, expires or disabled"}}
 		}
 	}
+	if when := lookup(n, "expires"); when != nil && when.Kind == yaml.ScalarNode && when.Value == "" {
+		// A variable that a script forgot to set must not make a key that lives for ever.
+		return Key{}, Errors{{Key: "expires", Message: "expected a date or a time; leave it out for a key that does not end"}}
+	}
 	const team = "team"
 	placeholder := "sha256:" + strings.Repeat("0", 64)
 	n.Content = append(n.Content, textNode("name"), quotedNode(name), textNode("hash"), quotedNode(placeholder))

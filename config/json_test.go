@@ -78,6 +78,7 @@ func TestSettingsFromJSONAreStrict(t *testing.T) {
 		{`{"weight": 1} {}`, "", "", "one JSON object"},
 		{`[]`, "", "", "one JSON object"},
 		{strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100), "", "", "one JSON object"},
+		{`{"expires": ""}`, "", "expires", "leave it out"},
 		{`{"expires": "tomorrow"}`, "", "expires", "a date such as"},
 		{`{"hash": "x"}`, "", "hash", "not one of the settings"},
 		{`{"key": "psk_x"}`, "", "key", "not one of the settings"},

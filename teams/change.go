@@ -149,21 +149,41 @@ func (r *Registry) RotateKey(ctx context.Context, id string, hash [32]byte, grac
 			if s.Expires.IsZero() || s.Expires.After(end) {
 				s.Expires = end
 			}
-			if s.Expires.After(now) && len(kept) < maxSecrets {
+			if s.Expires.After(now) {
 				kept = append(kept, s)
 			}
+		}
+		if len(kept) > maxSecrets {
+			return &Invalid{Field: "grace", Message: fmt.Sprintf("%d former secrets of this key are still good, the most that may be; wait until the first has ended, or end them all by a grace of 0s", maxSecrets-1)}
 		}
 		k.Secrets = kept
 		return nil
 	})
 }
 
-// RevokeKey ends a key for good.
+// lookBack is among how many revoked keys one that is revoked again is looked for.
+const lookBack = 1000
+
+// RevokeKey ends a key for good. One that has ended already is returned as it is, so
+// that who has no answer may ask again.
 func (r *Registry) RevokeKey(ctx context.Context, id string) (Key, error) {
-	return r.changeKey(ctx, id, func(k *Key) error {
+	k, err := r.changeKey(ctx, id, func(k *Key) error {
 		k.Revoked, k.Secrets = time.Now(), nil
 		return nil
 	})
+	if !errors.Is(err, ErrNotFound) {
+		return k, err
+	}
+	gone, lookErr := r.Revoked(ctx, "", lookBack)
+	if lookErr != nil {
+		return Key{}, lookErr
+	}
+	for _, k := range gone {
+		if k.ID == id {
+			return k, nil
+		}
+	}
+	return Key{}, err
 }
 
 func (r *Registry) changeKey(ctx context.Context, id string, do func(*Key) error) (k Key, err error) {

@@ -208,6 +208,12 @@ func TestRotation(t *testing.T) {
 			t.Errorf("after the second: %v", got)
 		}
 		time.Sleep(90 * time.Minute)
+		rotate("x", time.Hour)
+		rotate("y", time.Hour)
+		var invalid *teams.Invalid
+		if _, err := r.RotateKey(t.Context(), k.ID, [32]byte{1}, time.Hour); !errors.As(err, &invalid) || invalid.Field != "grace" {
+			t.Errorf("a rotation that would end a secret before its time: %v", err)
+		}
 		if got := rotate("fourth", 0); len(got) != 1 {
 			t.Errorf("without grace: %v", got)
 		}

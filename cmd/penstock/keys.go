@@ -68,10 +68,10 @@ func (k *keyView) show(w io.Writer) error {
 type keysCreateCommand struct {
 	adminFlags
 	settingsFlags
-	Team     string `arg:"" help:"Its team, of the database or of the configuration file."`
-	Name     string `arg:"" help:"Its name in logs and reports."`
-	Expires  string `placeholder:"WHEN" help:"When it ends: a duration such as 90d, a date, or a time in RFC 3339."`
-	Disabled bool   `help:"Refuse it until it is enabled."`
+	Team     string  `arg:"" help:"Its team, of the database or of the configuration file."`
+	Name     string  `arg:"" help:"Its name in logs and reports."`
+	Expires  *string `placeholder:"WHEN" help:"When it ends: a duration such as 90d, a date, or a time in RFC 3339."`
+	Disabled bool    `help:"Refuse it until it is enabled."`
 }
 
 // Run makes a key.
@@ -94,12 +94,12 @@ func (c *keysCreateCommand) Run(env *environment) error {
 }
 
 // expiry puts the end of a key into its settings, and makes a time of a duration.
-func expiry(in map[string]any, when string) error {
-	if when == "" {
+func expiry(in map[string]any, when *string) error {
+	if when == nil {
 		return nil
 	}
-	in["expires"] = when
-	if d, err := config.ParseDuration(when); err == nil {
+	in["expires"] = *when
+	if d, err := config.ParseDuration(*when); err == nil {
 		if d == 0 {
 			return errors.New("--expires: expected more than 0")
 		}
@@ -155,10 +155,10 @@ func (f *adminFlags) keyPath(env *environment, given string) (string, error) {
 type keysUpdateCommand struct {
 	adminFlags
 	settingsFlags
-	Key     string `arg:"" placeholder:"ID" help:"Id of the key, or team/name."`
-	Expires string `placeholder:"WHEN" help:"When it ends: a duration such as 90d, a date, or a time in RFC 3339."`
-	Disable bool   `xor:"able" help:"Refuse it until it is enabled."`
-	Enable  bool   `xor:"able" help:"Accept it again."`
+	Key     string  `arg:"" placeholder:"ID" help:"Id of the key, or team/name."`
+	Expires *string `placeholder:"WHEN" help:"When it ends: a duration such as 90d, a date, or a time in RFC 3339."`
+	Disable bool    `xor:"able" help:"Refuse it until it is enabled."`
+	Enable  bool    `xor:"able" help:"Accept it again."`
 }
 
 // Run changes a key.
