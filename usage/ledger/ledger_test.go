@@ -357,16 +357,13 @@ func TestLockedDatabase(t *testing.T) {
 	release := errors.New("release")
 	err := other.Write(ctx, func(*database.Tx) error {
 		for i := range 1500 {
-			began := time.Now()
 			l.Record(row(i))
-			if took := time.Since(began); took > 100*time.Millisecond {
-				t.Errorf("recording waited %v", took)
-			}
 		}
-		eventually(t, func() bool { return m.failed.Load() > 0 }) // SQLite itself waits 5 s for the lock
-		if l.Healthy() {
-			t.Error("it counts as healthy")
+		// SQLite itself waits 5 s for the lock, and so would who waits for it.
+		if m.failed.Load() > 0 {
+			t.Error("recording has waited for the database")
 		}
+		eventually(t, func() bool { return m.failed.Load() > 0 && !l.Healthy() })
 		return release
 	})
 	if !errors.Is(err, release) {
