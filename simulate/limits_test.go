@@ -98,14 +98,16 @@ func TestTokensActualGoIntoDebt(t *testing.T) {
 }
 
 func TestTokensByMaxTokens(t *testing.T) {
-	p := limitedTo(func(c *Config) { c.TPM, c.Count = 100, MaxTokens })
-	body := `{"model":"m","max_tokens":20,"n":2,"messages":[{"role":"user","content":"hello there"}]}`
-	w := do(t, p, "POST", "/v1/chat/completions", body)
-	want(t, "remaining", w.Header().Get("x-ratelimit-remaining-tokens"), "57") // 3 + 2·20
-	w = do(t, p, "POST", "/v1/chat/completions", chatJSON)
-	want(t, "remaining without max_tokens", w.Header().Get("x-ratelimit-remaining-tokens"), "44") // 3 + 10
-	want(t, "admitted", p.Stats().Admitted.Tokens, int64(56))
-	want(t, "output served", p.Stats().OutputTokens, int64(30))
+	synctest.Test(t, func(t *testing.T) {
+		p := limitedTo(func(c *Config) { c.TPM, c.Count = 100, MaxTokens })
+		body := `{"model":"m","max_tokens":20,"n":2,"messages":[{"role":"user","content":"hello there"}]}`
+		w := do(t, p, "POST", "/v1/chat/completions", body)
+		want(t, "remaining", w.Header().Get("x-ratelimit-remaining-tokens"), "57") // 3 + 2·20
+		w = do(t, p, "POST", "/v1/chat/completions", chatJSON)
+		want(t, "remaining without max_tokens", w.Header().Get("x-ratelimit-remaining-tokens"), "44") // 3 + 10
+		want(t, "admitted", p.Stats().Admitted.Tokens, int64(56))
+		want(t, "output served", p.Stats().OutputTokens, int64(30))
+	})
 }
 
 func TestRequestTooLarge(t *testing.T) {
