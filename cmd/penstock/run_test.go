@@ -26,7 +26,7 @@ import (
 // what it printed.
 func command(t *testing.T, env map[string]string, args ...string) (code int, printed string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	var out lockedBuffer
 	getenv := func(name string) (string, bool) {
