@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 )
 
 // The ports that are looked at lie below those from which Linux takes the local ones
@@ -16,12 +17,18 @@ const (
 	highest = 22_000
 )
 
+var given sync.Map // by port
+
 // Find returns a TCP port of 127.0.0.1 that nobody uses, nor the one that lies
-// 10,000 above it, which the servers of a Redis Cluster use among themselves.
+// 10,000 above it, which the servers of a Redis Cluster use among themselves. It
+// returns no port twice, for a server that is away may come back to its own.
 func Find() (int, error) {
-	for range 100 {
+	for range 1000 {
 		port := lowest + rand.IntN(highest-lowest)
-		if unused(port) && unused(port+10_000) {
+		if !unused(port) || !unused(port+10_000) {
+			continue
+		}
+		if _, before := given.LoadOrStore(port, true); !before {
 			return port, nil
 		}
 	}

@@ -6,7 +6,8 @@ import (
 )
 
 func TestAddressCanBeListenedOn(t *testing.T) {
-	for range 20 {
+	seen := map[string]bool{}
+	for range 200 {
 		addr, err := Address()
 		if err != nil {
 			t.Fatal(err)
@@ -15,7 +16,11 @@ func TestAddressCanBeListenedOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		_ = l.Close()
+		if seen[addr] {
+			t.Errorf("%s twice", addr)
+		}
+		seen[addr] = true
 		if port := l.Addr().(*net.TCPAddr).Port; port < lowest || port >= highest {
 			t.Errorf("port %d is not between %d and %d", port, lowest, highest)
 		}
