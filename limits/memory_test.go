@@ -11,7 +11,7 @@ import (
 )
 
 func TestMemoryConforms(t *testing.T) {
-	limitstest.Run(t, func(*testing.T) limits.Store { return limits.NewMemory() }, func(d time.Duration) {
+	limitstest.Run(t, func(testing.TB) limits.Store { return limits.NewMemory() }, func(d time.Duration) {
 		timer := time.NewTimer(d)
 		<-timer.C
 	})

@@ -22,7 +22,7 @@ func begin(l *limits.Limit, wait func(time.Duration)) {
 	wait(time.Duration(end-now)*time.Microsecond + 5*time.Millisecond)
 }
 
-func budgetWindows(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func budgetWindows(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l, slots := Budget("a", 100, time.Second), Slots("b", 5)
 	begin(l, wait)
 	mustTake(t, s, limits.Charge{Limit: l, N: 60})
@@ -44,7 +44,7 @@ func budgetWindows(t *testing.T, s limits.Store, wait func(time.Duration)) {
 	mustTake(t, s, limits.Charge{Limit: l, N: 100})
 }
 
-func budgetDebt(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func budgetDebt(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l := Budget("a", 100, time.Second)
 	begin(l, wait)
 	held := []limits.Charge{{Limit: l, N: 80}}
@@ -73,7 +73,7 @@ func budgetDebt(t *testing.T, s limits.Store, wait func(time.Duration)) {
 }
 
 // covers DIST-05
-func budgetRestore(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func budgetRestore(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l := Budget("a", 100, 24*time.Hour)
 	start, end := l.WindowAt(time.Now().UnixMicro())
 	for _, step := range []struct{ start, spent, want int64 }{
@@ -90,7 +90,7 @@ func budgetRestore(t *testing.T, s limits.Store, _ func(time.Duration)) {
 }
 
 // covers LIM-08
-func budgetCrowd(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func budgetCrowd(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l := Budget("a", 100, 24*time.Hour)
 	var admitted atomic.Int64
 	var wg sync.WaitGroup

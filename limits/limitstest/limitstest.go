@@ -23,36 +23,51 @@ func Slots(id string, n int64) *limits.Limit {
 
 // Run checks that a store keeps its contract. The function fresh returns an empty
 // store; wait lets the store's time pass.
-func Run(t *testing.T, fresh func(t *testing.T) limits.Store, wait func(time.Duration)) {
-	for name, test := range map[string]func(*testing.T, limits.Store, func(time.Duration)){
-		"burst, then rate":            burstThenRate,
-		"after is the truth":          afterIsTrue,
-		"all or nothing":              allOrNothing,
-		"narrowest refuses":           narrowestRefuses,
-		"slots":                       slots,
-		"give refunds up to the full": refund,
-		"debt is paid off":            debt,
-		"keep stays behind":           keep,
-		"a scaled limit is smaller":   scaled,
-		"shadow never refuses":        shadow,
-		"lower only lowers":           lower,
-		"what is left, where told":    left,
-		"concurrent takes":            concurrent,
-		"a budget and its windows":    budgetWindows,
-		"a budget's refunds and debt": budgetDebt,
-		"a budget is restored":        budgetRestore,
-		"a budget under a crowd":      budgetCrowd,
-	} {
+func Run(t *testing.T, fresh func(t testing.TB) limits.Store, wait func(time.Duration)) {
+	for name, test := range always {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t), wait) })
 	}
+	for name, test := range timed {
+		t.Run(name, func(t *testing.T) {
+			Rounds(t, func(t testing.TB) { test(t, fresh(t), wait) })
+		})
+	}
 }
+
+type test = func(testing.TB, limits.Store, func(time.Duration))
+
+// What holds however long the steps of a test take, and what holds only where they
+// follow one another within a moment.
+var (
+	always = map[string]test{
+		"burst, then rate":          burstThenRate,
+		"all or nothing":            allOrNothing,
+		"narrowest refuses":         narrowestRefuses,
+		"slots":                     slots,
+		"keep stays behind":         keep,
+		"a scaled limit is smaller": scaled,
+		"shadow never refuses":      shadow,
+		"lower only lowers":         lower,
+		"what is left, where told":  left,
+		"concurrent takes":          concurrent,
+		"a budget is restored":      budgetRestore,
+		"a budget under a crowd":    budgetCrowd,
+	}
+	timed = map[string]test{
+		"after is the truth":          afterIsTrue,
+		"give refunds up to the full": refund,
+		"debt is paid off":            debt,
+		"a budget and its windows":    budgetWindows,
+		"a budget's refunds and debt": budgetDebt,
+	}
+)
 
 var ids struct {
 	sync.Mutex
 	last uint64
 }
 
-func take(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict {
+func take(t testing.TB, s limits.Store, charges ...limits.Charge) limits.Verdict {
 	t.Helper()
 	ids.Lock()
 	ids.last++
@@ -65,14 +80,14 @@ func take(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict
 	return v
 }
 
-func mustTake(t *testing.T, s limits.Store, charges ...limits.Charge) {
+func mustTake(t testing.TB, s limits.Store, charges ...limits.Charge) {
 	t.Helper()
 	if v := take(t, s, charges...); !v.OK {
 		t.Fatalf("Take refused by %v, after %v", v.By, v.After)
 	}
 }
 
-func mustRefuse(t *testing.T, s limits.Store, charges ...limits.Charge) limits.Verdict {
+func mustRefuse(t testing.TB, s limits.Store, charges ...limits.Charge) limits.Verdict {
 	t.Helper()
 	v := take(t, s, charges...)
 	if v.OK {
@@ -81,7 +96,7 @@ func mustRefuse(t *testing.T, s limits.Store, charges ...limits.Charge) limits.V
 	return v
 }
 
-func remaining(t *testing.T, s limits.Store, l *limits.Limit) int64 {
+func remaining(t testing.TB, s limits.Store, l *limits.Limit) int64 {
 	t.Helper()
 	levels, err := s.Levels(context.Background(), []*limits.Limit{l})
 	if err != nil {
@@ -91,7 +106,7 @@ func remaining(t *testing.T, s limits.Store, l *limits.Limit) int64 {
 }
 
 // covers LIM-02
-func burstThenRate(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func burstThenRate(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l := Bucket("a", limits.Requests, 100, time.Second, 10)
 	for _, step := range []struct{ wait, first time.Duration }{{0, 100 * time.Millisecond}, {100 * time.Millisecond, 0}} {
 		began := time.Now()
@@ -109,7 +124,7 @@ func burstThenRate(t *testing.T, s limits.Store, wait func(time.Duration)) {
 }
 
 // covers LIM-07
-func afterIsTrue(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func afterIsTrue(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l := Bucket("a", limits.Tokens, 1000, time.Second, 1000)
 	mustTake(t, s, limits.Charge{Limit: l, N: 900})
 	v := mustRefuse(t, s, limits.Charge{Limit: l, N: 300})
@@ -121,7 +136,7 @@ func afterIsTrue(t *testing.T, s limits.Store, wait func(time.Duration)) {
 }
 
 // covers LIM-06
-func allOrNothing(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func allOrNothing(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	a, b, c := Bucket("a", limits.Requests, 5, time.Hour, 5), Bucket("b", limits.Tokens, 10, time.Hour, 10), Slots("c", 3)
 	mustTake(t, s, limits.Charge{Limit: b, N: 5})
 	mustRefuse(t, s, limits.Charge{Limit: a, N: 1}, limits.Charge{Limit: c, N: 1}, limits.Charge{Limit: b, N: 6})
@@ -133,7 +148,7 @@ func allOrNothing(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	}
 }
 
-func narrowestRefuses(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func narrowestRefuses(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	narrow, wide := Bucket("n", limits.Requests, 60, time.Minute, 1), Bucket("w", limits.Requests, 6, time.Minute, 1)
 	narrow.Group, wide.Group = "one", "one" // a store that asks one owner after the other stops at the first refusal
 	mustTake(t, s, limits.Charge{Limit: narrow, N: 1}, limits.Charge{Limit: wide, N: 1})
@@ -147,7 +162,7 @@ func narrowestRefuses(t *testing.T, s limits.Store, _ func(time.Duration)) {
 }
 
 // covers LIM-01
-func slots(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func slots(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l := Slots("a", 2)
 	ctx := context.Background()
 	for id := range uint64(2) {
@@ -166,7 +181,7 @@ func slots(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	mustRefuse(t, s, limits.Charge{Limit: l, N: 1})
 }
 
-func refund(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func refund(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l := Bucket("a", limits.Tokens, 1000, time.Hour, 1000)
 	charges := []limits.Charge{{Limit: l, N: 800}}
 	mustTake(t, s, charges...)
@@ -189,7 +204,7 @@ func refund(t *testing.T, s limits.Store, wait func(time.Duration)) {
 	mustRefuse(t, s, limits.Charge{Limit: l, N: 10})
 }
 
-func debt(t *testing.T, s limits.Store, wait func(time.Duration)) {
+func debt(t testing.TB, s limits.Store, wait func(time.Duration)) {
 	l := Bucket("a", limits.Tokens, 1000, time.Second, 100)
 	if err := s.Give(context.Background(), 1, []limits.Charge{{Limit: l, N: -300}}); err != nil {
 		t.Fatal(err)
@@ -202,7 +217,7 @@ func debt(t *testing.T, s limits.Store, wait func(time.Duration)) {
 	mustTake(t, s, limits.Charge{Limit: l, N: 1})
 }
 
-func keep(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func keep(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l, c := Bucket("a", limits.Tokens, 100, time.Hour, 100), Slots("c", 10)
 	mustTake(t, s, limits.Charge{Limit: l, N: 60, Keep: 40})
 	mustRefuse(t, s, limits.Charge{Limit: l, N: 20, Keep: 25})
@@ -214,7 +229,7 @@ func keep(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	mustTake(t, s, limits.Charge{Limit: c, N: 1})
 }
 
-func scaled(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func scaled(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l, c := Bucket("a", limits.Requests, 100, time.Hour, 100), Slots("c", 10)
 	for range 50 {
 		mustTake(t, s, limits.Charge{Limit: l, N: 1, Scale: 500})
@@ -227,7 +242,7 @@ func scaled(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	mustTake(t, s, limits.Charge{Limit: c, N: 1, Scale: 1000})
 }
 
-func shadow(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func shadow(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l := Bucket("a", limits.Requests, 2, time.Hour, 2)
 	l.Shadow = true
 	over := 0
@@ -251,7 +266,7 @@ func shadow(t *testing.T, s limits.Store, _ func(time.Duration)) {
 	}
 }
 
-func lower(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func lower(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l := Bucket("a", limits.Requests, 100, time.Hour, 100)
 	ctx := context.Background()
 	for _, step := range []struct{ to, want int64 }{{150, 100}, {40, 40}, {60, 40}, {0, 0}} {
@@ -265,7 +280,7 @@ func lower(t *testing.T, s limits.Store, _ func(time.Duration)) {
 }
 
 // covers LIM-01, LIM-08
-func concurrent(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func concurrent(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	l, c := Bucket("a", limits.Requests, 50, 24*time.Hour, 50), Slots("c", 20)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -295,7 +310,7 @@ func concurrent(t *testing.T, s limits.Store, _ func(time.Duration)) {
 
 // left: a store that tells what remains of a limit tells the truth, whether it
 // admits or refuses.
-func left(t *testing.T, s limits.Store, _ func(time.Duration)) {
+func left(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	rate, slots := Bucket("a", limits.Tokens, 10, time.Hour, 10), Slots("b", 3)
 	for i, want := range [][2]int64{{6, 2}, {2, 1}, {2, 1}} {
 		charges := []limits.Charge{{Limit: rate, N: 4}, {Limit: slots, N: 1}}

@@ -149,72 +149,78 @@ func TestCallsOfLargeLimits(t *testing.T) {
 		})
 	}
 	small := &limits.Limit{ID: "team/s/requests", Scope: limits.ScopeTeam, Owner: "s", Dimension: limits.Requests, Amount: 1000, Burst: 10, Window: time.Second}
-	f := drive(t, at, 1, 100, time.Second, func(n int64) []limits.Charge { return chargesOf(n, small) })
-	t.Logf("small: %d admitted, %d calls: %.3f a request; p50 %v, p99 %v", f.admitted, f.calls, f.perRequest(), f.at(0.5), f.at(0.99))
-	if f.perRequest() > 1.2 {
-		t.Errorf("%.3f calls a request of a small limit, want one and the heartbeat", f.perRequest())
-	}
+	limitstest.Rounds(t, func(t testing.TB) {
+		f := drive(t, at, 1, 100, time.Second, func(n int64) []limits.Charge { return chargesOf(n, small) })
+		t.Logf("small: %d admitted, %d calls: %.3f a request; p50 %v, p99 %v", f.admitted, f.calls, f.perRequest(), f.at(0.5), f.at(0.99))
+		if f.perRequest() > 1.2 {
+			t.Errorf("%.3f calls a request of a small limit, want one and the heartbeat", f.perRequest())
+		}
+	})
 }
 
 // Slots that are held for a moment, many times a second, cost few calls too.
 func TestCallsOfShortHolds(t *testing.T) {
 	t.Parallel()
-	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
-	var calls atomic.Int64
-	s := open(t, server, redisstore.Options{Prefix: prefix(), Called: func(time.Duration, string) { calls.Add(1) }})
-	slots := limitstest.Slots("slots", 400)
-	rounds := func(n int) {
-		for i := range n {
-			var some []*held
-			for range 1 + i%5 {
-				h, v := take(t, s, 1, slots)
-				if !v.OK {
-					t.Fatal("refused")
+	limitstest.Rounds(t, func(t testing.TB) {
+		server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
+		var calls atomic.Int64
+		s := open(t, server, redisstore.Options{Prefix: prefix(), Called: func(time.Duration, string) { calls.Add(1) }})
+		slots := limitstest.Slots("slots", 400)
+		rounds := func(n int) {
+			for i := range n {
+				var some []*held
+				for range 1 + i%5 {
+					h, v := take(t, s, 1, slots)
+					if !v.OK {
+						t.Fatal("refused")
+					}
+					some = append(some, h)
 				}
-				some = append(some, h)
+				sleep(time.Millisecond)
+				for _, h := range some {
+					h.settle(1)
+				}
+				sleep(2 * time.Millisecond)
 			}
-			sleep(time.Millisecond)
-			for _, h := range some {
-				h.settle(1)
-			}
-			sleep(2 * time.Millisecond)
 		}
-	}
-	rounds(50)
-	before := calls.Load()
-	rounds(150)
-	if n := calls.Load() - before; n > 150 {
-		t.Errorf("%d calls for 450 takes", n)
-	}
+		rounds(50)
+		before := calls.Load()
+		rounds(150)
+		if n := calls.Load() - before; n > 150 {
+			t.Errorf("%d calls for 450 takes", n)
+		}
+	})
 }
 
 // What a replica holds in advance, of money and slots, it gives back when nobody asks
 // any more.
 func TestNothingIsHeldWhenIdle(t *testing.T) {
 	t.Parallel()
-	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
-	p := prefix()
-	var calls atomic.Int64
-	a := open(t, server, redisstore.Options{Prefix: p, Called: func(time.Duration, string) { calls.Add(1) }})
-	b := open(t, server, redisstore.Options{Prefix: p})
-	budget, slots := limitstest.Budget("money", 1_000_000, 24*time.Hour), limitstest.Slots("slots", 400)
-	budget.Group, slots.Group = "team/t", "team/t"
-	var held []*held
-	for range 300 {
-		h, v := take(t, a, 100, budget, slots)
-		if !v.OK {
-			t.Fatal("refused")
+	limitstest.Rounds(t, func(t testing.TB) {
+		server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
+		p := prefix()
+		var calls atomic.Int64
+		a := open(t, server, redisstore.Options{Prefix: p, Called: func(time.Duration, string) { calls.Add(1) }})
+		b := open(t, server, redisstore.Options{Prefix: p})
+		budget, slots := limitstest.Budget("money", 1_000_000, 24*time.Hour), limitstest.Slots("slots", 400)
+		budget.Group, slots.Group = "team/t", "team/t"
+		var held []*held
+		for range 300 {
+			h, v := take(t, a, 100, budget, slots)
+			if !v.OK {
+				t.Fatal("refused")
+			}
+			held = append(held, h)
 		}
-		held = append(held, h)
-	}
-	if n := calls.Load(); n > 150 {
-		t.Errorf("%d calls for 300 takes of large limits", n)
-	}
-	for _, h := range held {
-		h.settle(70)
-	}
-	left(t, b, budget, 1_000_000-300*70)
-	left(t, b, slots, 400)
+		if n := calls.Load(); n > 150 {
+			t.Errorf("%d calls for 300 takes of large limits", n)
+		}
+		for _, h := range held {
+			h.settle(70)
+		}
+		left(t, b, budget, 1_000_000-300*70)
+		left(t, b, slots, 400)
+	})
 }
 
 // BenchmarkTake tells what a take and its end cost, and how many calls they need.

@@ -40,7 +40,7 @@ func left(t testing.TB, s *redisstore.Store, l *limits.Limit, want int64) {
 			t.Logf("%s has %d left, want %d", l.ID, got, want)
 		}
 	}()
-	within(t, 5*time.Second, "the level is what was charged", func() bool {
+	within(t, 15*time.Second, "the level is what was charged", func() bool {
 		limits.Remote(s).Look(t.Context(), []*limits.Limit{l})
 		levels, _ := s.Levels(t.Context(), []*limits.Limit{l})
 		got = levels[0].Remaining
@@ -50,7 +50,7 @@ func left(t testing.TB, s *redisstore.Store, l *limits.Limit, want int64) {
 
 // one is three limits of one owner.
 func one(owner string) []*limits.Limit {
-	all := []*limits.Limit{limitstest.Bucket(owner+"-tokens", limits.Tokens, 1000, time.Hour, 1000), limitstest.Slots(owner+"-slots", 10), limitstest.Budget(owner+"-budget", 1000, 24*time.Hour)}
+	all := []*limits.Limit{limitstest.Bucket(owner+"-tokens", limits.Tokens, 1000, 24*time.Hour, 1000), limitstest.Slots(owner+"-slots", 10), limitstest.Budget(owner+"-budget", 1000, 24*time.Hour)}
 	for _, l := range all {
 		l.Group = "team/" + owner
 	}
@@ -97,7 +97,7 @@ func TestReadOnly(t *testing.T) {
 	if err := plain.ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 2*time.Second, "the server is used again", answers(s))
+	within(t, 10*time.Second, "the server is used again", answers(s))
 	left(t, s, all[0], 600)
 	left(t, s, all[2], 600)
 }
@@ -138,7 +138,7 @@ func TestLoadingAnOlderState(t *testing.T) {
 		return false
 	})
 	<-restarted
-	within(t, 2*time.Second, "the server is used again", answers(first))
+	within(t, 10*time.Second, "the server is used again", answers(first))
 	take(t, first, 10, all[0], all[2]) // by which it is noticed
 	left(t, first, all[0], 480)
 	left(t, first, all[2], 480)
@@ -149,37 +149,39 @@ func TestLoadingAnOlderState(t *testing.T) {
 // take fails, the limit holds but for about one burst, and what was spent stays spent.
 func TestSentinelFailsOver(t *testing.T) {
 	t.Parallel()
-	master, _, sentinel := redistest.Sentinel(t)
-	at := redisstore.Server{Addresses: []string{sentinel}, MasterName: redistest.MasterName}
-	a, b := open(t, at, redisstore.Options{Prefix: "p:", Timeout: 200 * time.Millisecond}), open(t, at, redisstore.Options{Prefix: "p:", Timeout: 200 * time.Millisecond})
-	all := one("a")
-	for _, s := range []*redisstore.Store{a, b} {
-		within(t, 5*time.Second, "the server is found", answers(s))
-		take(t, s, 300, all...)
-	}
-	left(t, a, all[0], 400)
-	busy := limitstest.Bucket("busy", limits.Requests, 200, time.Second, 50)
-	stop, log := load(t, busy, a, b)
-	sleep(300 * time.Millisecond)
-	master.Kill()
-	sleep(300 * time.Millisecond)
-	within(t, 15*time.Second, "the new master is found", func() bool { return answers(a)() && answers(b)() })
-	sleep(500 * time.Millisecond)
-	stop()
-	lost := *busy
-	// One burst, and what one replica takes of its half while the other is back
-	// already, for a second or two on a busy machine.
-	lost.Burst += busy.Burst + busy.Amount
-	bound(t, *log, &lost, 50*time.Millisecond)
-	for _, s := range []*redisstore.Store{a, b} {
-		left(t, s, all[0], 400)
-		left(t, s, all[1], 8)
-		left(t, s, all[2], 400)
-	}
+	limitstest.Rounds(t, func(t testing.TB) {
+		master, _, sentinel := redistest.Sentinel(t)
+		at := redisstore.Server{Addresses: []string{sentinel}, MasterName: redistest.MasterName}
+		a, b := open(t, at, redisstore.Options{Prefix: "p:", Timeout: 200 * time.Millisecond}), open(t, at, redisstore.Options{Prefix: "p:", Timeout: 200 * time.Millisecond})
+		all := one("a")
+		for _, s := range []*redisstore.Store{a, b} {
+			within(t, 20*time.Second, "the server is found", answers(s))
+			take(t, s, 300, all...)
+		}
+		left(t, a, all[0], 400)
+		busy := limitstest.Bucket("busy", limits.Requests, 200, time.Second, 50)
+		stop, log := load(t, busy, a, b)
+		sleep(300 * time.Millisecond)
+		master.Kill()
+		sleep(300 * time.Millisecond)
+		within(t, 30*time.Second, "the new master is found", func() bool { return answers(a)() && answers(b)() })
+		sleep(500 * time.Millisecond)
+		stop()
+		lost := *busy
+		// One burst, and what one replica takes of its half while the other is back
+		// already, for a second or two on a busy machine.
+		lost.Burst += busy.Burst + busy.Amount
+		bound(t, *log, &lost, 50*time.Millisecond)
+		for _, s := range []*redisstore.Store{a, b} {
+			left(t, s, all[0], 400)
+			left(t, s, all[1], 8)
+			left(t, s, all[2], 400)
+		}
+	})
 }
 
 // load takes from several replicas until it is stopped, and logs what was admitted.
-func load(t *testing.T, l *limits.Limit, stores ...*redisstore.Store) (stop func(), log *[]event) {
+func load(t testing.TB, l *limits.Limit, stores ...*redisstore.Store) (stop func(), log *[]event) {
 	ctx, cancel := context.WithCancel(t.Context())
 	log = new([]event)
 	var mu sync.Mutex
@@ -188,9 +190,10 @@ func load(t *testing.T, l *limits.Limit, stores ...*redisstore.Store) (stop func
 		for range 3 {
 			work.Go(func() {
 				for ctx.Err() == nil {
+					asked := time.Now()
 					if _, v := take(t, s, 1, l); v.OK {
 						mu.Lock()
-						*log = append(*log, event{time.Now(), 1})
+						*log = append(*log, event{asked, time.Now(), 1})
 						mu.Unlock()
 					}
 					sleep(2 * time.Millisecond)
@@ -220,7 +223,7 @@ func TestClusterMoves(t *testing.T) {
 	sleep(300 * time.Millisecond)
 	to := move(t, nodes, "p:{"+all[0].Group+"}")
 	sleep(300 * time.Millisecond)
-	within(t, 2*time.Second, "the moved slot is used", func() bool { return answers(a)() && answers(b)() })
+	within(t, 10*time.Second, "the moved slot is used", func() bool { return answers(a)() && answers(b)() })
 	stop()
 	// A take is logged when it is answered: after the timeout at most, and once more
 	// where it was sent on to another node.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sort"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,27 +47,29 @@ func (h *held) settle(used int64) {
 	_ = h.s.Give(context.Background(), h.id, h.charges)
 }
 
-// An event is an admission, at the time at which it was known.
+// An event is an admission of n units at some time after it was asked for and before
+// it was known.
 type event struct {
-	at time.Time
-	n  int64
+	asked, known time.Time
+	n            int64
 }
 
-// bound fails the test if more than burst + rate × T was admitted in any span. The
-// times are those of this process, so a span may seem shorter by slack.
-func bound(t *testing.T, events []event, l *limits.Limit, slack time.Duration) {
+// bound fails the test if more than burst + rate × T was admitted in any span. A
+// busy machine learns of an admission late, so a span counts only what was both asked
+// for and known in it; slack is added to its length.
+func bound(t testing.TB, events []event, l *limits.Limit, slack time.Duration) {
 	t.Helper()
-	sort.Slice(events, func(i, j int) bool { return events[i].at.Before(events[j].at) })
-	sums := make([]int64, len(events)+1)
-	for i, e := range events {
-		sums[i+1] = sums[i] + e.n
-	}
-	for i := range events {
-		for j := i; j < len(events); j++ {
-			span := events[j].at.Sub(events[i].at) + slack
-			most := float64(l.Burst) + float64(l.Amount)*float64(span)/float64(l.Window) + 1
-			if got := float64(sums[j+1] - sums[i]); got > most {
-				t.Fatalf("%.0f units in %v, at most %.0f may be", got, span, most)
+	slices.SortFunc(events, func(a, b event) int { return a.known.Compare(b.known) })
+	for _, first := range events {
+		sum := int64(0)
+		for _, e := range events {
+			if e.asked.Before(first.asked) {
+				continue
+			}
+			sum += e.n
+			span := e.known.Sub(first.asked) + slack
+			if most := float64(l.Burst) + float64(l.Amount)*float64(span)/float64(l.Window) + 1; float64(sum) > most {
+				t.Fatalf("%d units in %v, at most %.0f may be", sum, span, most)
 			}
 		}
 	}
@@ -112,13 +114,14 @@ func shareARate(t *testing.T, server redisstore.Server, l *limits.Limit) (sum fl
 		for range 4 {
 			wg.Go(func() {
 				for time.Now().Before(stop) {
+					asked := time.Now()
 					h, v := take(t, s, 2, l)
 					if !v.OK {
 						sleep(time.Millisecond)
 						continue
 					}
 					mu.Lock()
-					log = append(log, event{time.Now(), 2})
+					log = append(log, event{asked, time.Now(), 2})
 					mu.Unlock()
 					sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 					if rand.IntN(2) == 0 {
@@ -142,38 +145,52 @@ func TestReplicasShareSlots(t *testing.T) {
 	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
 	for _, n := range []int64{5, 100} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			l, p := limitstest.Slots("a", n), prefix()
-			var inUse, peak atomic.Int64
-			var wg sync.WaitGroup
-			stop := time.Now().Add(2 * time.Second)
-			for range 3 {
-				s := open(t, server, redisstore.Options{Prefix: p})
-				for range 60 {
-					wg.Go(func() {
-						for time.Now().Before(stop) {
-							h, v := take(t, s, 1, l)
-							if !v.OK {
-								sleep(2 * time.Millisecond)
-								continue
-							}
-							for now := inUse.Add(1); ; {
-								if old := peak.Load(); now <= old || peak.CompareAndSwap(old, now) {
-									break
-								}
-							}
-							sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
-							inUse.Add(-1)
-							h.settle(1)
-						}
-					})
+			// Only a machine that is not busy asks often enough to use all of them.
+			for range 4 {
+				if shareSlots(t, server, n) >= n*9/10 {
+					return
 				}
 			}
-			wg.Wait()
-			if peak.Load() > n || peak.Load() < n*9/10 {
-				t.Errorf("%d slots in use at once, want at most %d and nearly so many", peak.Load(), n)
-			}
+			t.Error("never nearly all slots were in use")
 		})
 	}
+}
+
+// shareSlots takes n slots at three replicas for 2 s, checks that there are no more, and
+// returns how many were in use at once.
+func shareSlots(t *testing.T, server redisstore.Server, n int64) int64 {
+	t.Helper()
+	l, p := limitstest.Slots("a", n), prefix()
+	var inUse, peak atomic.Int64
+	var wg sync.WaitGroup
+	stop := time.Now().Add(2 * time.Second)
+	for range 3 {
+		s := open(t, server, redisstore.Options{Prefix: p})
+		for range 60 {
+			wg.Go(func() {
+				for time.Now().Before(stop) {
+					h, v := take(t, s, 1, l)
+					if !v.OK {
+						sleep(2 * time.Millisecond)
+						continue
+					}
+					for now := inUse.Add(1); ; {
+						if old := peak.Load(); now <= old || peak.CompareAndSwap(old, now) {
+							break
+						}
+					}
+					sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+					inUse.Add(-1)
+					h.settle(1)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if peak.Load() > n {
+		t.Fatalf("%d slots in use at once, want at most %d", peak.Load(), n)
+	}
+	return peak.Load()
 }
 
 // covers DIST-07: the slots of a replica that dies come back within the lease
@@ -181,49 +198,53 @@ func TestReplicasShareSlots(t *testing.T) {
 // that was cut off gives back nobody else's.
 func TestSlotsOfADeadReplicaComeBack(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	at := redisstore.Server{Addresses: []string{server.Addr}}
-	p, lease := prefix(), 1500*time.Millisecond
-	l := limitstest.Slots("a", 4)
-	living := open(t, at, redisstore.Options{Prefix: p, Lease: lease})
-	client := redisstore.Connect(at, time.Second)
-	dying := redisstore.New(client, redisstore.Options{Prefix: p, Lease: lease, Timeout: time.Second})
-	var dead []*held
-	for range 2 {
-		take(t, living, 1, l)
-		h, v := take(t, dying, 1, l)
-		if !v.OK {
-			t.Fatal("refused")
+	limitstest.Rounds(t, func(t testing.TB) {
+		server := redistest.Start(t)
+		at := redisstore.Server{Addresses: []string{server.Addr}}
+		p, lease := prefix(), 1500*time.Millisecond
+		l := limitstest.Slots("a", 4)
+		living := open(t, at, redisstore.Options{Prefix: p, Lease: lease})
+		client := redisstore.Connect(at, time.Second)
+		dying := redisstore.New(client, redisstore.Options{Prefix: p, Lease: lease, Timeout: time.Second})
+		var dead []*held
+		var renewed time.Time // at the earliest
+		for range 2 {
+			take(t, living, 1, l)
+			renewed = time.Now()
+			h, v := take(t, dying, 1, l)
+			if !v.OK {
+				t.Fatal("refused")
+			}
+			dead = append(dead, h)
 		}
-		dead = append(dead, h)
-	}
-	died := time.Now() // it has never run, so it does not renew
-	if _, v := take(t, living, 1, l); v.OK {
-		t.Fatal("a fifth slot")
-	}
-	for n := 0; n < 2; {
+		died := time.Now() // it has never run, so it does not renew
 		if _, v := take(t, living, 1, l); v.OK {
-			n++
+			t.Fatal("a fifth slot")
 		}
-		if took := time.Since(died); took > lease+time.Second {
-			t.Fatalf("after %v only %d slots are back", took, n)
+		for n := 0; n < 2; {
+			if _, v := take(t, living, 1, l); v.OK {
+				n++
+			}
+			if took := time.Since(died); took > lease+5*time.Second {
+				t.Fatalf("after %v only %d slots are back", took, n)
+			}
+			sleep(20 * time.Millisecond)
 		}
-		sleep(20 * time.Millisecond)
-	}
-	if took := time.Since(died); took < lease-100*time.Millisecond {
-		t.Errorf("the slots were back after %v, before the lease had ended", took)
-	}
-	sleep(2 * lease) // the living one renews
-	if _, v := take(t, dying, 1, l); v.OK {
-		t.Error("a slot was taken although the living replica holds all four")
-	}
-	for _, h := range dead {
-		h.settle(1)
-	}
-	_ = dying.Close()
-	if _, v := take(t, living, 1, l); v.OK {
-		t.Error("a late release has freed a slot of another replica")
-	}
+		if took := time.Since(renewed); took < lease-100*time.Millisecond {
+			t.Errorf("the slots were back after %v, before the lease had ended", took)
+		}
+		sleep(2 * lease) // the living one renews
+		if _, v := take(t, dying, 1, l); v.OK {
+			t.Error("a slot was taken although the living replica holds all four")
+		}
+		for _, h := range dead {
+			h.settle(1)
+		}
+		_ = dying.Close()
+		if _, v := take(t, living, 1, l); v.OK {
+			t.Error("a late release has freed a slot of another replica")
+		}
+	})
 }
 
 // covers DIST-05: after a restart the server is told what was known, so that
@@ -233,7 +254,7 @@ func TestAnEmptyServerIsTold(t *testing.T) {
 	server := redistest.Start(t)
 	at := redisstore.Server{Addresses: []string{server.Addr}}
 	p := prefix()
-	rate, slot := limitstest.Bucket("a", limits.Tokens, 1000, time.Hour, 1000), limitstest.Slots("b", 4)
+	rate, slot := limitstest.Bucket("a", limits.Tokens, 1000, 24*time.Hour, 1000), limitstest.Slots("b", 4)
 	rate.Group, slot.Group = "team/t", "team/t"
 	budget := limitstest.Budget("c", 1000, 24*time.Hour)
 	budget.Group = "team/t"
@@ -248,9 +269,11 @@ func TestAnEmptyServerIsTold(t *testing.T) {
 	}
 	server.Kill()
 	server.Restart()
-	sleep(time.Second) // by then the loss is noticed, and over or not
-	within(t, 10*time.Second, "the server is used again", func() bool { return answers(one)() && answers(two)() })
-	sleep(2 * time.Second) // and told by both
+	for _, s := range []*redisstore.Store{one, two} { // until it is told by both
+		left(t, s, rate, 200)
+		left(t, s, budget, 200)
+		left(t, s, slot, 2)
+	}
 	admitted := int64(0)
 	for range 20 {
 		if _, v := take(t, one, 50, rate, budget); v.OK {

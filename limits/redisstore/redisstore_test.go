@@ -37,7 +37,7 @@ func sleep(d time.Duration) {
 func TestSingleConforms(t *testing.T) {
 	t.Parallel()
 	server := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
-	limitstest.Run(t, func(t *testing.T) limits.Store {
+	limitstest.Run(t, func(t testing.TB) limits.Store {
 		return open(t, server, redisstore.Options{Prefix: prefix()})
 	}, sleep)
 }
@@ -48,7 +48,7 @@ func TestClusterConforms(t *testing.T) {
 	for _, s := range redistest.Cluster(t) {
 		server.Addresses = append(server.Addresses, s.Addr)
 	}
-	limitstest.Run(t, func(t *testing.T) limits.Store {
+	limitstest.Run(t, func(t testing.TB) limits.Store {
 		return open(t, server, redisstore.Options{Prefix: prefix()})
 	}, sleep)
 }

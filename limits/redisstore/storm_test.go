@@ -39,51 +39,53 @@ func (l *lines) all() []string {
 // hangs, dies and comes back. Connections and goroutines stay few, the log short.
 func TestStorm(t *testing.T) {
 	t.Parallel()
-	const teams = 200
-	server := redistest.Start(t)
-	var log lines
-	s := open(t, redisstore.Server{Addresses: []string{server.Addr}}, redisstore.Options{
-		Prefix: prefix(), Timeout: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	all := make([]*limits.Limit, teams)
-	for i := range all {
-		all[i] = limitstest.Bucket(fmt.Sprint("t", i), limits.Requests, 10_000, time.Second, 30)
-	}
-	rush := func() {
-		var work sync.WaitGroup
-		for _, l := range all {
-			work.Go(func() { take(t, s, 1, l) })
+	limitstest.Rounds(t, func(t testing.TB) {
+		const teams = 200
+		server := redistest.Start(t)
+		var log lines
+		s := open(t, redisstore.Server{Addresses: []string{server.Addr}}, redisstore.Options{
+			Prefix: prefix(), Timeout: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		all := make([]*limits.Limit, teams)
+		for i := range all {
+			all[i] = limitstest.Bucket(fmt.Sprint("t", i), limits.Requests, 10_000, time.Second, 30)
 		}
-		work.Wait()
-	}
-	rush()
-	before := runtime.NumGoroutine()
-	for range 3 {
-		server.Pause()
+		rush := func() {
+			var work sync.WaitGroup
+			for _, l := range all {
+				work.Go(func() { take(t, s, 1, l) })
+			}
+			work.Wait()
+		}
 		rush()
-		rush()
-		server.Resume()
-		within(t, 2*time.Second, "the server is used again", answers(s))
-		rush()
-		server.Kill()
-		rush()
-		server.Restart()
-		within(t, 3*time.Second, "the server is used again", answers(s))
-		rush()
-	}
-	info, err := server.Client().Info(t.Context(), "clients").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(info, "connected_clients:")
-	text, _, _ := strings.Cut(rest, "\r\n")
-	if n, err := strconv.Atoi(text); err != nil || n > 80 {
-		t.Errorf("%s connections (%v), want one pool of 64 and a few", text, err)
-	}
-	within(t, 5*time.Second, "the goroutines are gone", func() bool { return runtime.NumGoroutine() < before+600 })
-	if got := log.all(); len(got) > 12 {
-		t.Errorf("%d lines are logged:\n%s", len(got), strings.Join(got, "\n"))
-	}
+		before := runtime.NumGoroutine()
+		for range 3 {
+			server.Pause()
+			rush()
+			rush()
+			server.Resume()
+			within(t, 2*time.Second, "the server is used again", answers(s))
+			rush()
+			server.Kill()
+			rush()
+			server.Restart()
+			within(t, 3*time.Second, "the server is used again", answers(s))
+			rush()
+		}
+		info, err := server.Client().Info(t.Context(), "clients").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(info, "connected_clients:")
+		text, _, _ := strings.Cut(rest, "\r\n")
+		if n, err := strconv.Atoi(text); err != nil || n > 80 {
+			t.Errorf("%s connections (%v), want one pool of 64 and a few", text, err)
+		}
+		within(t, 5*time.Second, "the goroutines are gone", func() bool { return runtime.NumGoroutine() < before+600 })
+		if got := log.all(); len(got) > 12 {
+			t.Errorf("%d lines are logged:\n%s", len(got), strings.Join(got, "\n"))
+		}
+	})
 }
 
 // covers DIST-02: replicas whose clocks are ten minutes off, one way and the other,

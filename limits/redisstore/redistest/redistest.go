@@ -116,7 +116,7 @@ func (s *Server) await() {
 	c := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, Password: s.password(), TLSConfig: nil})
 	defer c.Close()
 	var err error
-	for range 500 {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		err = c.Ping(ctx).Err()
 		cancel()
