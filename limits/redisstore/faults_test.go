@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,6 +75,37 @@ func TestScriptsAreFlushed(t *testing.T) {
 	if _, v := take(t, s, 1, l); v.OK {
 		t.Error("one more than the limit")
 	}
+}
+
+// covers DIST-03: a server whose memory is full counts as away until it has room
+// again, and not as back in between.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var well atomic.Int64 // calls that went well
+	s := open(t, redisstore.Server{Addresses: []string{server.Addr}}, redisstore.Options{Prefix: prefix(), Called: func(_ time.Duration, failure string) {
+		if failure == "" {
+			well.Add(1)
+		}
+	}})
+	memory := func(bytes string) {
+		t.Helper()
+		if err := server.Client().ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(t, s, 1, limitstest.Slots("a", 10))
+	memory("1")
+	if _, v := take(t, s, 1, limitstest.Slots("b", 10)); !v.OK || s.State().Away != 1 {
+		t.Fatalf("while the server is full: %+v, %+v", v, s.State())
+	}
+	before := well.Load()
+	sleep(500 * time.Millisecond)
+	if n := well.Load() - before; n > 0 || s.State().Away != 1 {
+		t.Errorf("a server that is full counted as back %d times", n)
+	}
+	memory("0")
+	within(t, 5*time.Second, "the server is used again", answers(s))
 }
 
 // covers DIST-05: a server that may not be written, because another is the master

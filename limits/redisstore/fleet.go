@@ -17,14 +17,16 @@ const beatEvery = time.Second
 const beatLife = 5 * beatEvery
 
 // beatScript enters the replica into the list of those that live, counts them, and
-// tells whether it was missing there.
+// tells whether it was missing there. It adds before it removes: once a script has
+// written, a server that is full refuses it nothing, and would count as back.
 var beatScript = redis.NewScript(`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local till = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-local new = redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
-return {redis.call('ZCARD', KEYS[1]), new}
+return {redis.call('ZCARD', KEYS[1]), till <= now and 1 or 0}
 `)
 
 func (s *Store) replicasKey() string { return s.opt.Prefix + "replicas" }
