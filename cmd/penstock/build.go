@@ -13,6 +13,7 @@ import (
 	"penstock/breaker"
 	"penstock/config"
 	"penstock/limits"
+	"penstock/plainhttp"
 	"penstock/provider"
 	"penstock/provider/openai"
 	"penstock/proxy"
@@ -23,10 +24,16 @@ import (
 // A builder turns configurations into snapshots. It keeps what outlives a reload:
 // connections, the models that were seen, and the settings that were read.
 type builder struct {
-	transports map[transportKey]*http.Transport
+	transports map[transportKey]transport
 	gate       dialGate
 	seen       *route.Seen
 	reader     reader
+}
+
+// A transport sends requests and keeps connections.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 type transportKey struct {
@@ -36,7 +43,7 @@ type transportKey struct {
 
 func newBuilder() *builder {
 	return &builder{
-		transports: make(map[transportKey]*http.Transport), gate: newDialGate(descriptors()), seen: route.NewSeen(),
+		transports: make(map[transportKey]transport), gate: newDialGate(descriptors()), seen: route.NewSeen(),
 		reader: reader{teams: make(map[string]readTeam), keys: make(map[string]readKey)},
 	}
 }
@@ -176,22 +183,23 @@ func named(t provider.Target, model, sent string, weight int) provider.Target {
 
 // transport is shared by upstreams with the same settings. Real providers speak
 // HTTP/2; local ones are reached by HTTP/1.1.
-func (b *builder) transport(scheme string, connect time.Duration) *http.Transport {
+func (b *builder) transport(scheme string, connect time.Duration) transport {
 	key := transportKey{scheme, connect}
 	if t := b.transports[key]; t != nil {
 		return t
 	}
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}
-	dial := b.gate.dial(connect, dialer.DialContext)
-	if scheme == "http" {
-		dial = dialPlain(dial)
-	}
-	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSHandshakeTimeout: connect,
+	base := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: b.gate.dial(connect, dialer.DialContext), TLSHandshakeTimeout: connect,
 		MaxIdleConns: idleConnections(), MaxIdleConnsPerHost: 4096, IdleConnTimeout: 60 * time.Second,
 		ForceAttemptHTTP2: scheme == "https", DisableCompression: true,
 		MaxResponseHeaderBytes: 256 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	var t transport = base
+	if scheme == "http" { // uploads are left to base, of which there are few
+		base.MaxIdleConns = max(2, idleConnections()/8)
+		t = plainhttp.New(base, idleConnections()-base.MaxIdleConns)
 	}
 	b.transports[key] = t
 	return t

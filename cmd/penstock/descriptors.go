@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -21,7 +22,7 @@ func descriptors() int {
 }
 
 // idleConnections is how many connections to upstreams may lie idle in a pool.
-// There are one or two pools.
+// There are one or two pools: of connections with TLS, and without.
 func idleConnections() int { return max(8, descriptors()/16) }
 
 // connections is how many client connections may be open: each request needs a
@@ -77,6 +78,14 @@ func (g dialGate) dial(connect time.Duration, dial dialFunc) dialFunc {
 type gatedConn struct {
 	net.Conn
 	free func()
+}
+
+// SyscallConn implements syscall.Conn, by which an idle connection is checked.
+func (c *gatedConn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // Close implements net.Conn.
