@@ -63,6 +63,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.ordinary(req) {
 		return t.base.RoundTrip(req)
 	}
+	if req.Context().Err() != nil {
+		closeBody(req)
+		return nil, context.Cause(req.Context())
+	}
 	resp, lost, err := t.try(req, t.pooled(req.URL.Host))
 	if lost && req.Context().Err() == nil {
 		if next, failed := rewound(req); failed == nil {
