@@ -64,3 +64,25 @@ func TestForgottenOwnerGoesOnCounting(t *testing.T) {
 		t.Errorf("the owner counts on from %d, want at least 7", got)
 	}
 }
+
+// covers DIST-06: what a lost call was granted is given back as it was asked for,
+// whatever has become of the charges of those who then decided alone.
+func TestLostCallIsGivenBackAsItWasMade(t *testing.T) {
+	s := newIdle(t)
+	limit := &limits.Limit{ID: "team/x/tokens", Scope: limits.ScopeTeam, Owner: "x", Dimension: limits.Tokens, Amount: 1000, Window: time.Minute, Burst: 1000}
+	o := s.owner(groupOf(limit))
+	a := &ask{charges: []limits.Charge{{Limit: limit, N: 100}}, done: make(chan struct{})}
+	c := &call{seq: 1, levels: []*level{o.level(limit)}, asks: []*ask{a}}
+	o.failed(c, errLate)
+	if !a.ended() || !a.lost {
+		t.Fatal("who asked still waits")
+	}
+	a.charges[0].N = 40 // what is not used of it
+	before := o.level(limit).pending
+	o.refundLost("1 0")
+	want := before
+	want.add(-worth(limits.RateOf(limit, 0), 100))
+	if got := o.level(limit).pending; got != want {
+		t.Errorf("given back %+v, want %+v", got, want)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -105,13 +106,24 @@ func (a *ask) ended() bool {
 // asked decide alone. What it returns is to be called without the mutex.
 func (o *owner) failed(c *call, err error) (heal func()) {
 	if o.lost == nil {
-		o.lost = c
+		o.lost = c.kept()
 	}
 	heal = o.gate.trip(err)
 	o.giveUp(c.asks)
 	o.giveUp(o.asks)
 	o.asks = nil
 	return heal
+}
+
+// kept is a call as it was made: the charges of those who asked are theirs again once
+// they are given up, and they change them.
+func (c *call) kept() *call {
+	k := *c
+	k.asks = make([]*ask, 0, len(c.asks))
+	for _, a := range c.asks {
+		k.asks = append(k.asks, &ask{charges: slices.Clone(a.charges)})
+	}
+	return &k
 }
 
 func (o *owner) giveUp(asks []*ask) {
