@@ -40,24 +40,26 @@ func TestStaleSlotsAreNotUsed(t *testing.T) {
 // covers DIST-07: a slot that was granted longer ago than the lease is not used.
 func TestLateReplyGrantsNothing(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	p, lease, slots := prefix(), 300*time.Millisecond, limitstest.Slots("a", 4)
-	wire := newLossy(t, server.Addr)
-	s := redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{wire.Addr().String()}}, 3*time.Second),
-		redisstore.Options{Prefix: p, Lease: lease, Timeout: 3 * time.Second})
-	t.Cleanup(func() { s.Close() })
-	ask := func(l *limits.Limit) limits.Verdict {
-		v, err := s.Take(t.Context(), lastID.Add(1), &limits.Turn{Team: "a", Weight: 1, Left: time.Minute}, []limits.Charge{{Limit: l, N: 1}})
-		if err != nil {
-			t.Fatal(err)
+	limitstest.Rounds(t, func(t testing.TB) {
+		server := redistest.Start(t)
+		p, lease, slots := prefix(), 300*time.Millisecond, limitstest.Slots("a", 4)
+		wire := newLossy(t, server.Addr)
+		s := redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{wire.Addr().String()}}, 3*time.Second),
+			redisstore.Options{Prefix: p, Lease: lease, Timeout: 3 * time.Second})
+		t.Cleanup(func() { s.Close() })
+		ask := func(l *limits.Limit) limits.Verdict {
+			v, err := s.Take(t.Context(), lastID.Add(1), &limits.Turn{Team: "a", Weight: 1, Left: time.Minute}, []limits.Charge{{Limit: l, N: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
 		}
-		return v
-	}
-	if !ask(limitstest.Slots("b", 4)).OK { // by which the connection and the script are there
-		t.Fatal("refused")
-	}
-	wire.set(false, lease+200*time.Millisecond)
-	if v := ask(slots); v.OK {
-		t.Error("a slot of a reply that came after the lease")
-	}
+		if !ask(limitstest.Slots("b", 4)).OK { // by which the connection and the script are there
+			t.Fatal("refused")
+		}
+		wire.set(false, lease+200*time.Millisecond)
+		if v := ask(slots); v.OK {
+			t.Error("a slot of a reply that came after the lease")
+		}
+	})
 }
