@@ -21,6 +21,7 @@ import (
 	"penstock/auth"
 	"penstock/breaker"
 	"penstock/limits"
+	"penstock/plainhttp"
 	"penstock/provider"
 	"penstock/provider/openai"
 	"penstock/route"
@@ -104,8 +105,9 @@ func newWorld(t *testing.T, a, b http.HandlerFunc, change ...func(*Snapshot)) *w
 		name, _, _ := net.SplitHostPort(addr)
 		return listeners[name].dial(ctx)
 	}}
-	w.stops = append(w.stops, transport.CloseIdleConnections)
-	w.s = snapshot(transport)
+	plain := plainhttp.New(transport, 100)
+	w.stops = append(w.stops, plain.CloseIdleConnections)
+	w.s = snapshot(plain)
 	for _, f := range change {
 		f(w.s)
 	}
