@@ -103,7 +103,7 @@ func (x *exchange) pump(conn net.Conn, early io.Reader, client *frames, a *answe
 		sent <- read
 	}()
 	read, write := carry(client, up)
-	clientFirst := left.Load()
+	clientFirst := left.Load() || errors.Is(x.cause(), errGone) // the server may know it first, and then the upstream was left above
 	if !clientFirst && write == nil {
 		x.goodbye(conn, client)
 	}
