@@ -28,6 +28,7 @@ func TestStrangeAnswers(t *testing.T) {
 		{"null", sends(200, "null"), 502, "upstream_not_json", 3},
 		{"a list", sends(200, " []"), 502, "upstream_not_json", 3},
 		{"nothing", sends(200, ""), 502, "upstream_not_json", 3},
+		{"a byte order mark", sends(200, "\xef\xbb\xbf{\"id\":\"1\"}"), 200, "", 1},
 		{"400, and silence", stalls(400, `{"error":{"message":"no"`), 400, "upstream_error", 1},
 		{"429, and silence", stalls(429, `{"error":{"message":"no"`), 503, "upstream_capacity", 3},
 	} {

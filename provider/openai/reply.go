@@ -190,6 +190,7 @@ func checkAnswer(t *provider.Target, c *provider.Call, resp *http.Response, body
 	if isFailure(body) {
 		return errorEvent(t, resp, body)
 	}
+	body = bytes.TrimPrefix(body, mark) // which clients skip
 	delimited := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor > 1
 	switch {
 	case validJSON(body) && (!answersJSON[c.Op.Name] || resp.StatusCode != http.StatusOK || isObject(body)):
