@@ -129,10 +129,13 @@ func TestUsageSurvivesACrash(t *testing.T) {
 			total, lost := 0, 0
 			for range rounds / 2 {
 				harness.Rounds(t, func() (missed []string) { // the disk may be busy with something else
-					kill := time.AfterFunc(1200*time.Millisecond+time.Duration(random.IntN(600))*time.Millisecond, func() { g.Signal(t, syscall.SIGKILL) })
+					kill := make(chan time.Time, 1)
+					time.AfterFunc(1200*time.Millisecond+time.Duration(random.IntN(600))*time.Millisecond, func() {
+						kill <- time.Now()
+						g.Signal(t, syscall.SIGKILL)
+					})
 					answered := load(g, nil)
-					killed := time.Now()
-					kill.Stop()
+					killed := <-kill
 					g.Wait(t, 10*time.Second)
 					ids := kept(t, url)
 					for id, at := range answered {
