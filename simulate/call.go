@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -257,9 +258,25 @@ func (c *call) decode(v any) bool {
 
 func jsonError(err error) *apiError {
 	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
-		return invalid(wrong.Field, "Invalid type for %q: got %s, expected %s.", wrong.Field, wrong.Value, wrong.Type.Kind())
+		field := strings.ToLower(wrong.Field) // that of a member without a tag is Go's
+		return invalid(field, "Invalid type for %q: expected %s, got %s.", field, jsonType(wrong.Type.Kind()), wrong.Value)
 	}
 	return invalid("", "The body is not valid JSON: %v.", err)
+}
+
+// jsonType is what JSON calls values of a kind.
+func jsonType(k reflect.Kind) string {
+	switch k {
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a boolean"
+	}
+	return "a number"
 }
 
 // drain reads the rest of the body, without which the server neither sends an

@@ -444,6 +444,9 @@ func TestInvalidRequests(t *testing.T) {
 		{"chat/completions", `{"model":"m","max_completion_tokens":99999999999999999999,` + messages + `}`, "max_completion_tokens"},
 		{"chat/completions", `{"model":"m","n":0,` + messages + `}`, "n"},
 		{"chat/completions", `{"model":"m","n":129,` + messages + `}`, "n"},
+		{"chat/completions", `{"model":"m","messages":"x"}`, "messages"},
+		{"chat/completions", `{"model":"m","messages":["x"]}`, "messages"},
+		{"chat/completions", `{"model":"m","max_tokens":"x",` + messages + `}`, "max_tokens"},
 		{"completions", `{"prompt":"x"}`, "model"},
 		{"completions", `{"model":"m","n":100,"prompt":["a","b"]}`, "prompt"},
 		{"responses", `{"model":"m","input":"x","max_output_tokens":0}`, "max_output_tokens"},
@@ -464,6 +467,9 @@ func TestInvalidRequests(t *testing.T) {
 		want(t, test.path+" "+test.body, at(t, v, "error", "type"), "invalid_request_error")
 		if test.param != "" {
 			want(t, test.path+" "+test.body, at(t, v, "error", "param"), test.param)
+		}
+		if text := fmt.Sprint(at(t, v, "error", "message")); strings.Contains(text, "slice") || strings.Contains(text, "struct") {
+			t.Errorf("%s %s: %s", test.path, test.body, text)
 		}
 		want(t, "nothing admitted", p.Stats().Admitted.Requests, int64(0))
 	}
