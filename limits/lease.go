@@ -168,7 +168,7 @@ func Reserve(ctx context.Context, store Store, limits []*Limit, cost Cost) (*Lea
 		return nil, err
 	}
 	if !v.OK {
-		return nil, &Exceeded{Reason: ReasonLimit, Limit: v.By, Requested: v.N, RetryAfter: v.After, Checked: charges}
+		return nil, &Exceeded{Reason: ReasonLimit, Limit: v.Last, Requested: v.N, RetryAfter: v.After, Checked: charges}
 	}
 	return lease, nil
 }

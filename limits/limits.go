@@ -215,7 +215,7 @@ const (
 // would be admitted if nobody else came, or 0 when waiting does not help.
 type Exceeded struct {
 	Reason     Reason
-	Limit      *Limit // the limit that refused; nil for bounds of the queue itself
+	Limit      *Limit // the limit that refused, of several the one that RetryAfter is of; nil for bounds of the queue itself
 	Upstream   string // whose queue refused; empty for a limit of the caller
 	Requested  int64  // what the request needed of the limit
 	RetryAfter time.Duration

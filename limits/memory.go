@@ -80,10 +80,7 @@ func (m *Memory) Take(_ context.Context, _ uint64, _ *Turn, charges []Charge) (V
 			c.Over = true
 			continue
 		}
-		if v.OK {
-			v.OK, v.By, v.N = false, c.Limit, c.N
-		}
-		v.After = max(v.After, after)
+		v.Refuse(c, after)
 	}
 	for i := range charges {
 		if v.OK {

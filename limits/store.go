@@ -46,10 +46,13 @@ type Verdict struct {
 	OK bool
 	// By is the narrowest limit that refused: first of the charges in order.
 	By *Limit
-	N  int64 // what was asked of By
 	// After is the time until the last of the refusing rates and budgets would admit, 0 when
 	// only slots are missing, whose return nobody can foresee.
 	After time.Duration
+	// Last is the limit that After is of: By, unless a wider one refuses for longer. N
+	// was asked of it.
+	Last *Limit
+	N    int64
 	// Again is when to ask again at the latest, because another process may have
 	// given something back; 0 when there is no other.
 	Again time.Duration
@@ -58,6 +61,16 @@ type Verdict struct {
 	Turn string
 	// Told reports that the store has taken the Turn of the asker into account.
 	Told bool
+}
+
+// Refuse notes that a charge does not fit for so long. Charges come in their order.
+func (v *Verdict) Refuse(c *Charge, after time.Duration) {
+	if v.OK {
+		v.OK, v.By = false, c.Limit
+	}
+	if v.Last == nil || after > v.After {
+		v.Last, v.N, v.After = c.Limit, c.N, after
+	}
 }
 
 // A Turn says who asks, so that a shared store can keep the order of fair queueing

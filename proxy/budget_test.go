@@ -119,6 +119,50 @@ func TestBudgetExceeded(t *testing.T) {
 	})
 }
 
+// covers LIM-07: of two limits that refuse, all that a client is told is about the one
+// that holds it back for longer.
+func TestTheLongestLimitIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, month, _ := budgetWorld(t, 2000, withUsage(500, 120), nil) // 1700 each
+		day := *month
+		day.ID, day.Amount, day.Burst, day.Window, day.Monthly = "team/search/budget/day", 1900, 1900, 24*time.Hour, false
+		w.s.Teams["search"].Limits = append([]*limits.Limit{&day}, w.s.Teams["search"].Limits...)
+		w.p.Swap(w.s)
+		w.chat(hello)
+		o := w.chat(hello)
+		if o.status != 429 || o.header.Get("Retry-After") != "2678400" || !strings.Contains(o.body, "budget of $0.002 per month") || !strings.Contains(o.body, "2000-02-01T00:00:00Z") {
+			t.Errorf("%d, Retry-After %s: %s", o.status, o.header.Get("Retry-After"), o.body)
+		}
+		if e, ok := w.p.Explain(o.header.Get("X-Penstock-Request-Id")); !ok || e.Refusal == nil || e.Refusal.Limit != month.ID {
+			t.Errorf("explained as %+v", e.Refusal)
+		}
+		month.Amount, month.Burst = 1e9, 1e9
+		o = w.chat(hello)
+		if o.header.Get("Retry-After") != "86400" || !strings.Contains(o.body, "budget of $0.0019 per day") || !strings.Contains(o.body, "2000-01-02T00:00:00Z") {
+			t.Errorf("with room in the month: Retry-After %s: %s", o.header.Get("Retry-After"), o.body)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // the headers tell of it, too
+		w := newWorld(t, sends(200, answerJSON), nil)
+		second, hour := w.teamLimit(limits.Requests, 1, time.Second), w.teamLimit(limits.Requests, 5, time.Hour)
+		second.ID += "/second"
+		hour.ID += "/hour"
+		hour.Burst = 2
+		w.p.Swap(w.s)
+		w.chat(hello)
+		o := w.chat(hello)
+		if o.header.Get("X-Ratelimit-Limit-Requests") != "1" || o.header.Get("Retry-After") != "1" || !strings.Contains(o.body, "1 requests per second") {
+			t.Errorf("second: %v %s", o.header, o.body)
+		}
+		time.Sleep(time.Second)
+		w.chat(hello)
+		o = w.chat(hello)
+		if o.header.Get("X-Ratelimit-Limit-Requests") != "5" || o.header.Get("X-Ratelimit-Remaining-Requests") != "0" || o.header.Get("Retry-After") != "719" || !strings.Contains(o.body, "5 requests per hour") {
+			t.Errorf("hour: %v %s", o.header, o.body)
+		}
+	})
+}
+
 // covers LIM-08: a raised budget works at once.
 func TestRaisedBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -130,7 +131,7 @@ var stated = [...]struct {
 }
 
 // rateHeaders tell the caller how its own limits stand: for requests and for tokens
-// the limit of which the least is left.
+// the limit of which the least is left, and in a refusal the one that refused.
 func (x *exchange) rateHeaders(f *fields) {
 	if len(x.limits) == 0 {
 		return
@@ -139,7 +140,12 @@ func (x *exchange) rateHeaders(f *fields) {
 	if err != nil {
 		return
 	}
-	left := func(i int) float64 { return float64(levels[i].Remaining) / float64(x.limits[i].Burst) }
+	left := func(i int) float64 {
+		if r := x.notes.refusal; r != nil && r.Limit == x.limits[i] {
+			return math.Inf(-1)
+		}
+		return float64(levels[i].Remaining) / float64(x.limits[i].Burst)
+	}
 	for i := range stated {
 		kind, best := &stated[i], -1
 		for i, l := range x.limits {

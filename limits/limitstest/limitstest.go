@@ -4,6 +4,7 @@ package limitstest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ var (
 		"burst, then rate":          burstThenRate,
 		"all or nothing":            allOrNothing,
 		"narrowest refuses":         narrowestRefuses,
+		"the longest is named":      longestIsNamed,
 		"slots":                     slots,
 		"keep stays behind":         keep,
 		"a scaled limit is smaller": scaled,
@@ -156,8 +158,30 @@ func narrowestRefuses(t testing.TB, s limits.Store, _ func(time.Duration)) {
 	if v.By != narrow {
 		t.Errorf("refused by %v, want the narrower limit", v.By)
 	}
-	if v.After < 9*time.Second || v.After > 10*time.Second {
-		t.Errorf("after %v, want the longer wait of 10 s", v.After)
+	if v.After < 9*time.Second || v.After > 10*time.Second || v.Last != wide {
+		t.Errorf("after %v because of %v, want the longer wait of 10 s", v.After, v.Last)
+	}
+}
+
+// covers LIM-07
+func longestIsNamed(t testing.TB, s limits.Store, _ func(time.Duration)) {
+	slots, short := Slots("slots", 1), Bucket("short", limits.Tokens, 600, time.Minute, 60)
+	day, long := Budget("day", 50, 24*time.Hour), Bucket("long", limits.Requests, 1, 100*24*time.Hour, 1)
+	all := []limits.Charge{{Limit: slots, N: 1}, {Limit: short, N: 60}, {Limit: day, N: 40}, {Limit: long, N: 1}}
+	for i := range all {
+		all[i].Limit.Group = "one"
+	}
+	mustTake(t, s, all...)
+	for i, last := range all { // each refuses for longer than those before it
+		v := mustRefuse(t, s, all[:i+1]...)
+		if v.By != slots || v.Last != last.Limit || v.N != last.N {
+			t.Errorf("refused by %v, for the longest by %v of %d; want %v of %d", v.By, v.Last, v.N, last.Limit, last.N)
+		}
+		slices.Reverse(all[:i+1])
+		v = mustRefuse(t, s, all[:i+1]...)
+		if slices.Reverse(all[:i+1]); v.By != last.Limit || v.Last != last.Limit || v.N != last.N {
+			t.Errorf("refused by %v, for the longest by %v of %d; want %v of %d", v.By, v.Last, v.N, last.Limit, last.N)
+		}
 	}
 }
 

@@ -43,10 +43,9 @@ func (o *owner) takeAlone(id uint64, turn *limits.Turn, charges []limits.Charge,
 		case ok:
 		case c.Limit.Shadow:
 			c.Over = true
-		case v.OK:
-			v.OK, v.By, v.N, v.After, v.Again = false, c.Limit, c.N, after, askAgain
 		default:
-			v.After = max(v.After, after)
+			v.Refuse(c, after)
+			v.Again = askAgain
 		}
 	}
 	if !v.OK {

@@ -21,7 +21,7 @@ import (
 // is that time, whether the number had come before, the last one that had or -1,
 // what was granted then: a digit for each take, and after a blank the chunks; for each limit its arrival time and 0, or what is
 // spent and since when, or the slots of others and the own ones, and the chunk; for each take whether it was
-// granted, the wait, the refusing charge, the shadow charges, whose turn it is.
+// granted, the wait, the refusing charge, the one that the wait is of, the shadow charges, whose turn it is.
 type call struct {
 	o      *owner
 	seq    int64

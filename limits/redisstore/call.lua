@@ -144,7 +144,7 @@ for _ = 1, takes do
     charges[i] = c
     t.needs[c.l.key] = i
   end
-  local ok, wait, by, over, turn = not again, 0, 0, '', ''
+  local ok, wait, by, last, over, turn = not again, 0, 0, 0, '', ''
 
   if ok and t.mode == 2 and Q.exists then
     -- A team that was away is brought up to the present, which is where the next
@@ -159,7 +159,7 @@ for _ = 1, takes do
     Q.f[t.team] = f + t.owed / t.weight
     local w = in_front(t)
     if w then
-      ok, turn, by = false, w.team, t.needs[w.key]
+      ok, turn, by, last = false, w.team, t.needs[w.key], t.needs[w.key]
       wait = math.min(math.max(w.ready - now, 0) + 2000, 200000)
       wait_for(t, w.key, wait)
     end
@@ -184,6 +184,7 @@ for _ = 1, takes do
         over = over .. '0'
         if miss then
           if by == 0 then by = i end
+          if last == 0 or short > wait then last = i end
           ok, wait = false, math.max(wait, short)
         end
       end
@@ -227,6 +228,7 @@ for _ = 1, takes do
   results[#results + 1] = ok and 1 or 0
   results[#results + 1] = math.max(0, math.ceil(wait))
   results[#results + 1] = by
+  results[#results + 1] = last
   results[#results + 1] = over
   results[#results + 1] = turn
 end

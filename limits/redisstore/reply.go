@@ -16,7 +16,7 @@ var errReply = errors.New("the script's reply is not understood; do all replicas
 func (o *owner) answered(c *call, reply []any) error {
 	p := parser{reply: reply}
 	server, again, last, granted := p.int(), p.int() == 1, p.int(), p.text()
-	if p.bad || len(reply) != 4+3*len(c.levels)+5*len(c.asks) {
+	if p.bad || len(reply) != 4+3*len(c.levels)+6*len(c.asks) {
 		return fmt.Errorf("%d values: %w", len(reply), errReply)
 	}
 	verdicts := parser{reply: reply[4+3*len(c.levels):]}
@@ -178,18 +178,18 @@ func (o *owner) refundLost(granted string) {
 
 // verdict reads the result of one take.
 func (o *owner) verdict(a *ask, p *parser) {
-	granted, wait, by, over, turn := p.int() == 1, p.int(), p.int(), p.text(), p.text()
+	granted, wait, by, last, over, turn := p.int() == 1, p.int(), p.int(), p.int(), p.text(), p.text()
 	v := limits.Verdict{OK: granted, Told: true, Turn: turn}
-	if !granted && (by < 1 || by > int64(len(a.charges))) {
+	if n := int64(len(a.charges)); !granted && (by < 1 || by > n || last < 1 || last > n) {
 		p.bad = true
-		by = 1
+		by, last = 1, 1
 	}
 	for i := range a.charges {
 		a.charges[i].Over = granted && i < len(over) && over[i] == '1'
 	}
 	if !granted {
-		c := &a.charges[by-1]
-		v.By, v.N, v.Again = c.Limit, c.N, askAgain
+		c := &a.charges[last-1]
+		v.By, v.Last, v.N, v.Again = a.charges[by-1].Limit, c.Limit, c.N, askAgain
 		if turn == "" {
 			v.After = duration(wait)
 		} else {
