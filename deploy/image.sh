@@ -37,16 +37,29 @@ container=$(buildah --storage-driver vfs from penstock-check)
 root=$(buildah --storage-driver vfs mount "$container")
 [ -s "$root/etc/ssl/certs/ca-certificates.crt" ] || { echo 'image.sh: the image has no certificates' >&2; exit 1; }
 mkdir -p "$root/etc/penstock"
-printf 'listen: 127.0.0.1:18080\nupstreams: {up: {base_url: "http://127.0.0.1:9/v1"}}\n' >"$root/etc/penstock/penstock.yaml"
+# A port of 127.0.0.1 that nobody uses, below those of outgoing connections.
+free_port() {
+	while :; do
+		port=$(shuf -i 10000-30000 -n 1)
+		grep -qi "$(printf ':%04X ' "$port")" /proc/net/tcp /proc/net/tcp6 2>/dev/null || break
+	done
+	echo "$port"
+}
+admin=127.0.0.1:$(free_port)
+printf 'listen: 127.0.0.1:%s\nadmin: {listen: "%s"}\nupstreams: {up: {base_url: "http://127.0.0.1:9/v1"}}\n' \
+	"$(free_port)" "$admin" >"$root/etc/penstock/penstock.yaml"
 
 # As the image says: its user, its command, nothing else there.
 inside() { chroot --userspec=65532:65532 "$root" /penstock "$@"; }
 [ "$(inside version)" = 'penstock check' ] || { echo 'image.sh: the binary does not run' >&2; exit 1; }
-if inside healthcheck 2>/dev/null; then echo 'image.sh: the health check answers before the start; is port 9090 taken?' >&2; exit 1; fi
+# Here the usual port may be taken.
+inside healthcheck --help | grep -qF http://127.0.0.1:9090/healthz || { echo 'image.sh: by itself the health check does not ask the usual admin listener' >&2; exit 1; }
+healthy() { inside healthcheck --url "http://$admin/healthz" 2>/dev/null; }
+if healthy; then echo 'image.sh: the health check answers before the start' >&2; exit 1; fi
 chroot --userspec=65532:65532 "$root" /penstock serve --config /etc/penstock/penstock.yaml 2>"$work/log" &
 penstock=$!
-for _ in $(seq 50); do
-	if inside healthcheck 2>/dev/null; then
+for _ in $(seq 300); do
+	if healthy; then
 		du -h "$root/penstock" | sed 's/\t.*/ of binary; the image starts and its health check answers/'
 		exit 0
 	fi
