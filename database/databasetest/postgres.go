@@ -37,8 +37,9 @@ func startServer() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	removeOld()
 	// Not a test's own directory, which the server's user could not enter.
-	dir, err := os.MkdirTemp("", "penstock-pg")
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +48,20 @@ func startServer() (*server, error) {
 		return nil, errors.Join(fmt.Errorf("%w\n%s", err, s.log.String()), s.stop())
 	}
 	return s, nil
+}
+
+// dirPrefix is before the id of the process, in the names of servers' directories.
+const dirPrefix = "penstock-pg-"
+
+// removeOld removes the directories of processes that were killed.
+func removeOld() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // the pattern is sound
+	for _, dir := range dirs {
+		id, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")
+		if pid, err := strconv.Atoi(id); err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir) // another process may be at it, too
+		}
+	}
 }
 
 func (s *server) start(bin string) error {
