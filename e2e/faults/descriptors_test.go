@@ -16,6 +16,10 @@ import (
 // covers RES-03: with 256 descriptors and 400 more clients, running streams go on,
 // nothing spins, and service returns when they leave.
 func TestDescriptorsRunOut(t *testing.T) {
+	harness.Rounds(t, descriptorsRunOut)
+}
+
+func descriptorsRunOut(t *harness.Round) {
 	const running, crowd = 40, 400
 	u := newUpstream(streams(100_000, 100*time.Millisecond))
 	g := harness.StartUnder(t, "ulimit -n 256", one(harness.Serve(t, u), "log: {access: false}\n"))
@@ -35,7 +39,13 @@ func TestDescriptorsRunOut(t *testing.T) {
 			}
 		})
 	}
-	harness.Eventually(t, 10*time.Second, "the streams run", func() bool { return events.Load() > running })
+	harness.Eventually(t, 30*time.Second, "the streams run", func() bool { return events.Load() > running })
+	rate := func(span time.Duration) float64 { // of events, a second
+		n, begin := events.Load(), time.Now()
+		<-time.After(span)
+		return float64(events.Load()-n) / time.Since(begin).Seconds()
+	}
+	alone := rate(2 * time.Second)
 
 	var clients []net.Conn
 	for range crowd {
@@ -47,15 +57,15 @@ func TestDescriptorsRunOut(t *testing.T) {
 		_, _ = io.WriteString(c, head(len(helloStream))+helloStream)
 	}
 	<-time.After(time.Second) // let them be taken in
-	n, cpu, begin := events.Load(), g.CPU(t), time.Now()
-	<-time.After(3 * time.Second)
+	cpu, begin := g.CPU(t), time.Now()
+	beside := rate(3 * time.Second)
 	took := time.Since(begin)
 	served := float64(u.inFlight.Load()) // each of them costs what a stream costs
-	if got := events.Load() - n; float64(got) < 0.7*running*took.Seconds()*10 {
-		t.Errorf("the running streams slowed down: %d events in %v", got, took)
+	if beside < 0.7*alone {
+		t.Missed("the running streams slowed down: %.0f events a second, and %.0f before the crowd came", beside, alone)
 	}
 	if share := (g.CPU(t) - cpu).Seconds() / took.Seconds(); share > 0.2 {
-		t.Errorf("%.0f %% of a core for %.0f slow streams", 100*share, served)
+		t.Missed("%.0f %% of a core for %.0f slow streams", 100*share, served)
 	}
 	if open := g.Descriptors(t); open >= 256 {
 		t.Errorf("%d descriptors are open", open)
@@ -70,7 +80,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	u.use(answers)
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	harness.Eventually(t, 10*time.Second, "service returns", func() bool {
+	harness.Eventually(t, 30*time.Second, "service returns", func() bool {
 		resp, err := client.Post(g.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello))
 		if err != nil {
 			return false

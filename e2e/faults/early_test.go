@@ -18,7 +18,7 @@ func TestSignalsAtAnyTime(t *testing.T) {
 	g := harness.Start(t, one(harness.Serve(t, u), ""))
 	s := dial(t, g)
 	s.post(hello)
-	harness.Eventually(t, 5*time.Second, "the upstream is asked", reached(u, 1))
+	harness.Eventually(t, 30*time.Second, "the upstream is asked", reached(u, 1))
 	g.Signal(t, syscall.SIGHUP)
 	g.Signal(t, syscall.SIGTERM)
 	for range 20 {
@@ -27,7 +27,7 @@ func TestSignalsAtAnyTime(t *testing.T) {
 	if resp := s.response(); resp.StatusCode != 200 {
 		t.Errorf("answered %d", resp.StatusCode)
 	}
-	if code := g.Wait(t, 10*time.Second); code != 0 {
+	if code := g.Wait(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d after SIGHUP in the drain", code)
 	}
 
@@ -37,10 +37,11 @@ func TestSignalsAtAnyTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	harness.EndsWithTest(bare)
 	if err := bare.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killed := time.AfterFunc(10*time.Second, func() { _ = bare.Process.Kill() })
+	killed := time.AfterFunc(30*time.Second, func() { _ = bare.Process.Kill() })
 	defer killed.Stop()
 	for line := bufio.NewScanner(log); line.Scan(); {
 		if strings.Contains(line.Text(), "penstock is listening") {
@@ -56,12 +57,13 @@ func TestSignalsAtAnyTime(t *testing.T) {
 
 	for _, after := range []int{20, 50, 100, 200, 400} {
 		cmd := exec.Command(g.Cmd.Path, g.Cmd.Args[1:]...)
+		harness.EndsWithTest(cmd)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(time.Duration(after) * time.Millisecond)
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		killed := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		killed := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 		err := cmd.Wait()
 		killed.Stop()
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && (!ok || status.Signal() != syscall.SIGTERM) { // so early that nobody listened yet

@@ -31,7 +31,7 @@ var phases = []phase{
 	}, 0},
 	{"waiting for the answer", hangs, func(s *socket, u *upstream) {
 		s.post(hello)
-		harness.Eventually(s.t, 5*time.Second, "the upstream is asked", reached(u, 1))
+		harness.Eventually(s.t, 30*time.Second, "the upstream is asked", reached(u, 1))
 	}, 1},
 	{"waiting for the first event", streams(-1, 0), func(s *socket, u *upstream) {
 		u.use(func(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +41,7 @@ var phases = []phase{
 			<-r.Context().Done()
 		})
 		s.post(helloStream)
-		harness.Eventually(s.t, 5*time.Second, "the upstream is asked", reached(u, 1))
+		harness.Eventually(s.t, 30*time.Second, "the upstream is asked", reached(u, 1))
 	}, 1},
 	{"in the middle of a stream", streams(100_000, time.Millisecond), func(s *socket, _ *upstream) {
 		s.post(helloStream)
@@ -64,29 +64,20 @@ const backWithin = 250 * time.Millisecond
 
 // covers CL-01, CL-02: whoever leaves, however and whenever, gives its slot back
 // within 100 ms; the upstream is let go within a second; nothing of it counts as a
-// fault. The best of three tries counts, since the machine may be busy with something
-// else.
+// fault.
 func TestClientLeavesInEveryPhase(t *testing.T) {
 	for _, p := range phases {
 		for _, how := range []string{"FIN", "RST"} {
 			t.Run(p.name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				var slot, upstream time.Duration
-				for range 3 {
-					slot, upstream = p.leave(t, how)
-					if slot <= backWithin && upstream <= time.Second {
-						return
-					}
-				}
-				t.Errorf("the slot came back after %v, and the upstream was let go after %v", slot, upstream)
+				harness.Rounds(t, func(t *harness.Round) { p.leave(t, how) })
 			})
 		}
 	}
 }
 
-// leave has a client leave a gateway in the phase, and reports how long it took until
-// its slot came back and until its upstream was let go.
-func (p *phase) leave(t *testing.T, how string) (slot, upstream time.Duration) {
+// leave has a client leave a gateway in the phase.
+func (p *phase) leave(t *harness.Round, how string) {
 	u := newUpstream(p.up)
 	g := harness.Start(t, one(harness.Serve(t, u), "queue: {keepalive: 0}\n"))
 	s := dial(t, g)
@@ -97,49 +88,51 @@ func (p *phase) leave(t *testing.T, how string) (slot, upstream time.Duration) {
 	} else {
 		s.rst()
 	}
-	harness.Eventually(t, 10*time.Second, "the slot comes back", func() bool {
+	harness.Eventually(t, 30*time.Second, "the slot comes back", func() bool {
 		return g.Metric(t, "penstock_requests_in_flight") == 0 && g.Metric(t, "penstock_concurrency_in_use") == 0
 	})
-	slot = time.Since(begin)
+	t.AtMost(backWithin, time.Since(begin), "the return of the slot")
 	if p.hits > 0 {
-		harness.Eventually(t, 10*time.Second, "the upstream is let go", func() bool { return !u.lastLeft().IsZero() })
-		upstream = u.lastLeft().Sub(begin)
+		harness.Eventually(t, 30*time.Second, "the upstream is let go", func() bool { return !u.lastLeft().IsZero() })
+		t.AtMost(time.Second, u.lastLeft().Sub(begin), "letting the upstream go")
 	}
-	harness.Eventually(t, 10*time.Second, "the log line is written", func() bool { return p.hits == 0 || strings.Contains(g.Logs(), `"status":499`) })
+	harness.Eventually(t, 30*time.Second, "the log line is written", func() bool { return p.hits == 0 || strings.Contains(g.Logs(), `"status":499`) })
 	if u.hits.Load() != p.hits {
 		t.Errorf("%d requests reached the upstream", u.hits.Load())
 	}
 	if strings.Contains(g.Logs(), `"level":"ERROR"`) || g.Metric(t, "penstock_breaker_transitions_total") != 0 {
 		t.Error("leaving was taken for a fault")
 	}
-	return slot, upstream
 }
 
 // covers CL-01: a place in the queue comes back as well, mostly as soon.
 func TestClientLeavesTheQueue(t *testing.T) {
+	harness.Rounds(t, leaveTheQueue)
+}
+
+func leaveTheQueue(t *harness.Round) {
 	u := newUpstream(hangs)
 	g := harness.Start(t, strings.Replace(one(harness.Serve(t, u), "queue: {keepalive: 0}\n"), "api_key:", "limits: {concurrency: 1}, api_key:", 1))
 	first := dial(t, g)
 	first.post(hello)
-	harness.Eventually(t, 5*time.Second, "the upstream is asked", reached(u, 1))
+	harness.Eventually(t, 30*time.Second, "the upstream is asked", reached(u, 1))
 	waiting := func() float64 { return g.Metric(t, "penstock_queue_depth") }
 	var took []time.Duration
 	for i := range 10 {
 		s := dial(t, g)
 		s.post(hello)
-		harness.Eventually(t, 5*time.Second, "it waits", func() bool { return waiting() == 1 })
+		harness.Eventually(t, 30*time.Second, "it waits", func() bool { return waiting() == 1 })
 		begin := time.Now()
 		if i%2 == 0 {
 			s.fin()
 		} else {
 			s.rst()
 		}
-		harness.Eventually(t, 5*time.Second, "the place comes back", func() bool { return waiting() == 0 })
+		harness.Eventually(t, 30*time.Second, "the place comes back", func() bool { return waiting() == 0 })
 		took = append(took, time.Since(begin))
 	}
-	if slices.Sort(took); took[len(took)/2] > backWithin {
-		t.Errorf("the place came back after %v", took)
-	}
+	slices.Sort(took)
+	t.AtMost(backWithin, took[len(took)/2], "mostly, the return of the place")
 	if u.hits.Load() != 1 {
 		t.Errorf("%d requests reached the upstream", u.hits.Load())
 	}
@@ -182,7 +175,7 @@ func TestAThousandAbortedStreams(t *testing.T) {
 	run(100) // what is allocated once
 	goroutines, descriptors, memory := g.Goroutines(t), g.Descriptors(t), g.Resident(t)
 	run(1000)
-	harness.Eventually(t, 15*time.Second, "goroutines and descriptors are gone", func() bool {
+	harness.Eventually(t, 30*time.Second, "goroutines and descriptors are gone", func() bool {
 		return g.Goroutines(t) <= goroutines+40 && g.Descriptors(t) <= descriptors+40
 	})
 	if grown := g.Resident(t) - memory; grown > 48<<20 {

@@ -42,7 +42,7 @@ func TestLogWithoutAReader(t *testing.T) {
 			}
 			s.fin()
 			g.Signal(t, syscall.SIGTERM)
-			if code := g.Wait(t, 10*time.Second); code != 0 {
+			if code := g.Wait(t, 30*time.Second); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 		})

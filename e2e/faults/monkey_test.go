@@ -66,12 +66,12 @@ relay: {write_timeout: 300ms}
 			})
 		}
 		all.Wait()
-		harness.Eventually(t, 10*time.Second, "all is quiet", quiet)
+		harness.Eventually(t, 30*time.Second, "all is quiet", quiet)
 	}
 	run(500 * time.Millisecond) // what is allocated once
 	goroutines, descriptors := g.Goroutines(t), g.Descriptors(t)
 	run(3 * time.Second)
-	harness.Eventually(t, 15*time.Second, "goroutines and descriptors are gone", func() bool {
+	harness.Eventually(t, 30*time.Second, "goroutines and descriptors are gone", func() bool {
 		return g.Goroutines(t) <= goroutines+60 && g.Descriptors(t) <= descriptors+60
 	})
 	for _, l := range []string{`scope="upstream"`, `scope="team"`} {

@@ -16,6 +16,10 @@ import (
 // covers UP-06: with one upstream hanging and its queue full of requests, those to
 // another are answered as if it were alone.
 func TestDeadUpstreamStarvesNoOther(t *testing.T) {
+	harness.Rounds(t, besideADeadOne)
+}
+
+func besideADeadOne(t *harness.Round) {
 	const clients, asks, each = 8, 10, 150 * time.Millisecond
 	dead := newUpstream(hangs)
 	good := newUpstream(answersAfter(each))
@@ -26,9 +30,9 @@ upstreams:
 models: {dead: dead, good: good}
 log: {access: false}
 `, harness.Serve(t, dead), harness.Serve(t, good)))
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 50}}
+	client := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 50}}
 	defer client.CloseIdleConnections()
-	round := func() time.Duration {
+	p99 := func() time.Duration {
 		var mu sync.Mutex
 		var took []time.Duration
 		var all sync.WaitGroup
@@ -56,21 +60,15 @@ log: {access: false}
 		slices.Sort(took)
 		return took[len(took)*99/100]
 	}
-	round() // connections
-	// The best of some rounds, since the machine may be busy with something else.
-	alone := min(round(), round(), round())
+	p99() // connections
+	alone := min(p99(), p99(), p99())
 	for range 300 {
 		dial(t, g).post(strings.Replace(hello, `"m"`, `"dead"`, 1))
 	}
-	harness.Eventually(t, 5*time.Second, "the queue of the dead one fills", func() bool { return g.Metric(t, "penstock_queue_depth", `upstream="dead"`) == 280 })
-	beside := round()
-	for range 5 {
-		if beside > alone*6/5 {
-			beside = min(beside, round())
-		}
-	}
+	harness.Eventually(t, 30*time.Second, "the queue of the dead one fills", func() bool { return g.Metric(t, "penstock_queue_depth", `upstream="dead"`) == 280 })
+	beside := min(p99(), p99(), p99())
 	if beside > alone*6/5 {
-		t.Errorf("p99 of %v beside the dead one, %v alone", beside, alone)
+		t.Missed("p99 of %v beside the dead one, %v alone", beside, alone)
 	}
 	if n := dead.peak.Load(); n != 20 {
 		t.Errorf("%d at once reached the dead one", n)

@@ -130,10 +130,15 @@ func StartUnder(t testing.TB, shell, yaml string, env ...string) *Gateway {
 	return g
 }
 
+// EndsWithTest has a command killed that outlives the process of the test, however
+// that ends. Call it before the command is started.
+func EndsWithTest(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
 // run starts the command.
 func (g *Gateway) run(t testing.TB) {
 	t.Helper()
 	g.Cmd.Stdout, g.Cmd.Stderr = &g.logs, &g.logs
+	EndsWithTest(g.Cmd)
 	if err := g.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +148,7 @@ func (g *Gateway) run(t testing.TB) {
 
 func (g *Gateway) await(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		select {
 		case err := <-g.done:
 			g.done <- err
@@ -261,26 +266,8 @@ func Serve(t testing.TB, h http.Handler) string {
 	return s.URL
 }
 
-// Rounds runs a round of a test whose bars are times, which a busy machine misses as
-// well. A round returns the bars that it has missed; it is repeated then, and the test
-// fails if three miss any. What has to hold at any speed is no matter of rounds.
-func Rounds(t testing.TB, round func() (missed []string)) {
-	t.Helper()
-	const most = 3
-	for n := 1; ; n++ {
-		missed := round()
-		switch {
-		case len(missed) == 0 || t.Failed():
-			return
-		case n == most:
-			t.Errorf("each of %d rounds has missed a bar, the last one: %s", most, strings.Join(missed, "; "))
-			return
-		}
-		t.Logf("round %d: %s", n, strings.Join(missed, "; "))
-	}
-}
-
-// Eventually fails the test unless ok becomes true in time.
+// Eventually fails the test unless ok becomes true in time. A time that is promised is
+// better waited for by Round.Within.
 func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
@@ -289,10 +276,13 @@ func Eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 		select {
 		case <-ctx.Done():
 			t.Fatalf("not within %v: %s", within, what)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(look):
 		}
 	}
 }
+
+// look is how often it is looked whether something has come true.
+const look = 20 * time.Millisecond
 
 func tail(s string, n int) string {
 	if len(s) > n {

@@ -89,7 +89,7 @@ func (g *Gateway) Restart(t testing.TB) {
 	g.await(t)
 }
 
-// Run runs penstock with a whole configuration until it ends, at most 15 s, and
+// Run runs penstock with a whole configuration until it ends, at most 30 s, and
 // returns what it wrote and its exit code.
 func Run(t testing.TB, yaml string) (output string, code int) {
 	t.Helper()
@@ -97,9 +97,10 @@ func Run(t testing.TB, yaml string) (output string, code int) {
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(t), "serve", "--config", file)
+	EndsWithTest(cmd)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {

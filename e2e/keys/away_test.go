@@ -10,7 +10,7 @@ import (
 
 // stoppable returns the URL of a PostgreSQL server through a wire that can be cut:
 // stop breaks its connections and takes no new ones.
-func stoppable(t *testing.T) (address string, stop, again func()) {
+func stoppable(t testing.TB) (address string, stop, again func()) {
 	t.Helper()
 	u, err := url.Parse(databasetest.Postgres(t))
 	if err != nil {

@@ -57,7 +57,7 @@ func left(t *testing.T, g *harness.Gateway) (micro int64) {
 func leftSoon(t *testing.T, what string, g *harness.Gateway, want int64) {
 	t.Helper()
 	var got int64
-	for deadline := time.Now().Add(15 * time.Second); ; <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		if got = left(t, g); got == want {
 			return
 		}
@@ -108,7 +108,7 @@ teams: {spender: {limits: {budget: $%g/month}, keys: [{name: prod, key: %s}]}}
 			}
 			again := func() {
 				g.Signal(t, syscall.SIGKILL)
-				g.Wait(t, 10*time.Second)
+				g.Wait(t, 30*time.Second)
 				empty()
 				g.Restart(t)
 				if got := left(t, g); got != budget-sent*each {

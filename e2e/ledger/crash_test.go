@@ -86,7 +86,7 @@ func load(g *harness.Gateway, stop <-chan struct{}) map[string]time.Time {
 
 // kept reads the ledger: the ids of its rows, each once, and checks that its sums
 // are those of its rows.
-func kept(t *testing.T, url string) map[string]bool {
+func kept(t testing.TB, url string) map[string]bool {
 	t.Helper()
 	ctx := context.Background()
 	db, err := database.OpenExisting(ctx, url)
@@ -128,7 +128,7 @@ func TestUsageSurvivesACrash(t *testing.T) {
 			g := harness.Start(t, config(provider(t)+"/v1", url))
 			total, lost := 0, 0
 			for range rounds / 2 {
-				harness.Rounds(t, func() (missed []string) { // the disk may be busy with something else
+				harness.Rounds(t, func(t *harness.Round) { // the disk may be busy with something else
 					kill := make(chan time.Time, 1)
 					time.AfterFunc(1200*time.Millisecond+time.Duration(random.IntN(600))*time.Millisecond, func() {
 						kill <- time.Now()
@@ -136,7 +136,7 @@ func TestUsageSurvivesACrash(t *testing.T) {
 					})
 					answered := load(g, nil)
 					killed := <-kill
-					g.Wait(t, 10*time.Second)
+					g.Wait(t, 30*time.Second)
 					ids := kept(t, url)
 					for id, at := range answered {
 						if ids[id] {
@@ -144,19 +144,18 @@ func TestUsageSurvivesACrash(t *testing.T) {
 						}
 						lost++
 						if age := killed.Sub(at); age > time.Second {
-							missed = []string{fmt.Sprintf("a request that had ended %v before the kill is missing", age)}
+							t.Missed("a request that had ended %v before the kill is not written", age)
 						}
 					}
 					total += len(answered)
 					g.Restart(t)
-					return missed
 				})
 			}
 			before := len(kept(t, url))
 			stop := make(chan struct{})
 			time.AfterFunc(time.Second, func() { close(stop) })
 			answered := load(g, stop)
-			if err := g.Stop(t, 15*time.Second); err != nil {
+			if err := g.Stop(t, 30*time.Second); err != nil {
 				t.Errorf("a clean stop: %v", err)
 			}
 			ids := kept(t, url)

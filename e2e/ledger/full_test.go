@@ -54,7 +54,7 @@ func TestDiskFull(t *testing.T) {
 	if g.Metric(t, "penstock_ledger_dropped_rows_total") != 0 {
 		t.Error("rows were dropped")
 	}
-	if err := g.Stop(t, 15*time.Second); err != nil {
+	if err := g.Stop(t, 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	if ids := kept(t, path); len(ids) != n+2 {

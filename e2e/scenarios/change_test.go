@@ -161,7 +161,7 @@ models: {m: up, "*": up}
 }
 
 // ask sends ten thousand chats, a few at once, and expects one status of all.
-func ask(t *testing.T, g *harness.Gateway, want int, ofName func(i int) chat) {
+func ask(t testing.TB, g *harness.Gateway, want int, ofName func(i int) chat) {
 	t.Helper()
 	const names, at = 10_000, 32
 	var mu sync.Mutex
@@ -185,7 +185,7 @@ func ask(t *testing.T, g *harness.Gateway, want int, ofName func(i int) chat) {
 }
 
 // series counts the samples that the gateway shows of itself.
-func series(t *testing.T, g *harness.Gateway) int {
+func series(t testing.TB, g *harness.Gateway) int {
 	t.Helper()
 	n := 0
 	for line := range strings.SplitSeq(g.Metrics(t), "\n") {

@@ -220,7 +220,7 @@ func (c *tally) done() int {
 func (c *tally) success() string { return percent(float64(c.ok), float64(c.all)) }
 
 // allOK fails the test if any answer is not whole.
-func (c *tally) allOK(t *testing.T) {
+func (c *tally) allOK(t testing.TB) {
 	t.Helper()
 	if c.ok != c.all {
 		t.Errorf("%d of %d requests failed, such as:", c.all-c.ok, c.all)
@@ -255,7 +255,7 @@ func p95(ds []time.Duration) time.Duration {
 
 // start runs a gateway before one or more providers; config has %s where the base
 // URL of each goes.
-func start(t *testing.T, config string, urls ...any) *harness.Gateway {
+func start(t testing.TB, config string, urls ...any) *harness.Gateway {
 	t.Helper()
 	g := harness.Start(t, "log: {access: false}\n"+fmt.Sprintf(config, urls...))
 	t.Cleanup(func() {

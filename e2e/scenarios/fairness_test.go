@@ -36,11 +36,11 @@ type served struct {
 // covers LIM-09: two greedy teams share an upstream three to one, and a team that
 // asks for little waits for less than a second at its 95th percentile.
 func TestS3Shares(t *testing.T) {
-	harness.Rounds(t, func() []string { return shares(t) })
+	harness.Rounds(t, shares)
 }
 
-// shares is a round of S3. It returns what is not as it should be.
-func shares(t *testing.T) (missed []string) {
+// shares is a round of S3.
+func shares(t *harness.Round) {
 	const warm, measured = 3 * time.Second, 12 * time.Second
 	p := simulate.New(simulate.Config{TPM: 9000, Window: time.Second, TokenTime: simulate.NoWait})
 	g := start(t, `
@@ -96,18 +96,17 @@ models: {m: up}
 	three, one := share("three"), share("one")
 	wrong := math.Abs(three/one/3 - 1)
 	if wrong > 0.03 {
-		missed = append(missed, fmt.Sprintf("tokens served %.0f : %.0f, %.2f %% from 3 : 1, want at most 3 %%", three, one, 100*wrong))
+		t.Missed("tokens served %.0f : %.0f, %.2f %% from 3 : 1, want at most 3 %%", three, one, 100*wrong)
 	}
 	light := p95(waits)
 	if light >= time.Second {
-		missed = append(missed, fmt.Sprintf("the light team's p95 wait is %v of %d, want less than 1 s", light, len(waits)))
+		t.Missed("the light team's p95 wait is %v of %d, want less than 1 s", light, len(waits))
 	}
 	used := (three + one + share("light")) / (9000 * measured.Seconds())
 	if used < 0.97 {
-		missed = append(missed, fmt.Sprintf("%.3f of the quota was used; shares mean little while it is not scarce", used))
+		t.Missed("%.3f of the quota was used; shares mean little while it is not scarce", used)
 	}
 	attempts, refused := counts(p)
 	record(figures{Scenario: "S3 shares 3 : 1", Success: seen.success(), Refused: percent(refused, attempts), Used: percent(used, 1),
 		Share: percent(wrong, 1), Light: light.Round(time.Millisecond).String(), Attempts: fmt.Sprintf("%.3f", attempts/float64(seen.all))})
-	return missed
 }

@@ -25,7 +25,7 @@ type leaver struct {
 
 // leave connects, gets as far as it should and hangs up, half of the time by a
 // reset.
-func (l leaver) leave(t *testing.T, g *harness.Gateway, reset bool) {
+func (l leaver) leave(t testing.TB, g *harness.Gateway, reset bool) {
 	c, err := net.Dial("tcp", strings.TrimPrefix(g.URL, "http://"))
 	if err != nil {
 		t.Error(err)
@@ -75,14 +75,14 @@ func (r resources) like(before resources) bool {
 	return r.goroutines <= before.goroutines+40 && r.descriptors <= before.descriptors+40 && r.memory <= before.memory+more
 }
 
-func holds(t *testing.T, g *harness.Gateway) resources {
+func holds(t testing.TB, g *harness.Gateway) resources {
 	t.Helper()
 	transport.CloseIdleConnections()
 	return resources{g.Goroutines(t), g.Descriptors(t), g.Metric(t, "process_resident_memory_bytes")}
 }
 
 // quiet reports whether nothing of any request is left.
-func quiet(t *testing.T, g *harness.Gateway) bool {
+func quiet(t testing.TB, g *harness.Gateway) bool {
 	for _, m := range []string{"requests_in_flight", "queue_depth", "concurrency_in_use", "buffered_bytes"} {
 		if g.Metric(t, "penstock_"+m) != 0 {
 			return false
@@ -92,7 +92,7 @@ func quiet(t *testing.T, g *harness.Gateway) bool {
 }
 
 // spent is what has been taken of an upstream's limit.
-func spent(t *testing.T, g *harness.Gateway, dimension string) float64 {
+func spent(t testing.TB, g *harness.Gateway, dimension string) float64 {
 	t.Helper()
 	labels := []string{`scope="upstream"`, `owner="up"`, fmt.Sprintf("dimension=%q", dimension)}
 	return g.Metric(t, "penstock_limit_capacity", labels...) - g.Metric(t, "penstock_limit_level", labels...)

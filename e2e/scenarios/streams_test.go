@@ -18,7 +18,7 @@ import (
 
 // mostStreams are as many streams as the descriptors of this process and of the
 // gateway allow: each needs two in either.
-func mostStreams(t *testing.T) int {
+func mostStreams(t testing.TB) int {
 	t.Helper()
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
@@ -35,7 +35,7 @@ type watchedStream struct {
 }
 
 // watch reads a stream event by event.
-func watch(t *testing.T, c chat, base string, open *atomic.Int64) (w watchedStream, err error) {
+func watch(t testing.TB, c chat, base string, open *atomic.Int64) (w watchedStream, err error) {
 	resp, err := transport.RoundTrip(c.request(t.Context(), base))
 	if err != nil {
 		return w, err
