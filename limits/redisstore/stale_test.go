@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,13 +17,14 @@ func TestStaleSlotsAreNotUsed(t *testing.T) {
 	t.Parallel()
 	at := redisstore.Server{Addresses: []string{redistest.Start(t).Addr}}
 	p, lease, slots := prefix(), 500*time.Millisecond, limitstest.Slots("a", 100)
-	calls, takes := 0, 0
+	var calls atomic.Int64
+	takes := int64(0)
 	still := redisstore.New(redisstore.Connect(at, time.Second), redisstore.Options{
-		Prefix: p, Lease: lease, Timeout: time.Second, Called: func(time.Duration, string) { calls++ },
+		Prefix: p, Lease: lease, Timeout: time.Second, Called: func(time.Duration, string) { calls.Add(1) },
 	})
 	t.Cleanup(func() { still.Close() }) // it does not run, so it renews nothing
 	other := open(t, at, redisstore.Options{Prefix: p, Lease: time.Minute})
-	for takes == calls && takes < 90 { // until one is taken from those in hand, and more are there
+	for takes == calls.Load() && takes < 90 { // until one is taken from those in hand, and more are there
 		take(t, still, 1, slots)
 		takes++
 	}
