@@ -57,6 +57,7 @@ func (f *fleet) join() {
 		}
 	}})
 	m.store.Run(func() {})
+	f.t.Cleanup(func() { _ = m.store.Close() })
 	f.members = append(f.members, m)
 	for range 3 {
 		f.workers.Go(func() {
@@ -109,7 +110,6 @@ func (f *fleet) crash() {
 	f.inUse -= m.inUse
 	f.mu.Unlock()
 	m.client.Close()
-	f.t.Cleanup(func() { _ = m.store.Close() })
 }
 
 // failed notes a call that failed long after a shock: a busy machine answers late, and
@@ -155,6 +155,8 @@ func (f *fleet) shock() {
 // bounded checks every span: a burst, the rate, and a burst for each shock in it or
 // shortly before. Like bound it counts what was asked for and known in the span.
 func (f *fleet) bounded() {
+	f.mu.Lock() // the members go on
+	defer f.mu.Unlock()
 	slices.SortFunc(f.log, func(a, b event) int { return a.known.Compare(b.known) })
 	slices.SortFunc(f.shocks, time.Time.Compare)
 	for _, first := range f.log {
@@ -214,12 +216,15 @@ func TestFleetUnderShocks(t *testing.T) {
 	for _, e := range f.log {
 		spent += e.n
 	}
-	if most := f.budget.Amount + int64(len(f.shocks))*f.rate.Burst; spent > most {
+	f.mu.Lock()
+	shocks := int64(len(f.shocks))
+	f.mu.Unlock()
+	if most := f.budget.Amount + shocks*f.rate.Burst; spent > most {
 		t.Errorf("%d spent of %d, at most %d may be", spent, f.budget.Amount, most)
 	}
 	if f.peak > f.slots.Amount {
 		t.Errorf("%d slots in use long after the last shock, of %d", f.peak, f.slots.Amount)
 	}
-	t.Logf("%d admitted, %d spent, %d shocks, peak of slots %d", len(f.log), spent, len(f.shocks)-1, f.peak)
+	t.Logf("%d admitted, %d spent, %d shocks, peak of slots %d", len(f.log), spent, shocks-1, f.peak)
 	left(t, f.members[2].store, f.slots, f.slots.Amount)
 }
