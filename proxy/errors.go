@@ -58,7 +58,7 @@ var (
 	errFraming = &apiError{Status: http.StatusBadRequest, Code: "malformed_body", Type: typeInvalid, Outcome: "client_error", Close: true,
 		Message: "the request body breaks the rules of HTTP's chunked encoding; send it with a Content-Length"}
 	errMethod = &apiError{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Type: typeInvalid, Outcome: "client_error", Close: true,
-		Message: "TRACE and CONNECT are not served; the API uses GET, POST and DELETE"}
+		Message: "this method is not served; the API uses GET, POST and DELETE"}
 	errCrossOrigin = &apiError{Status: http.StatusForbidden, Code: "cross_origin_refused", Type: typeInvalid, Outcome: "client_error", Close: true,
 		Message: "requests from web pages of another origin need a client key; have the gateway's operator configure teams with keys"}
 	errUncheckedModel = &apiError{Status: http.StatusForbidden, Code: "model_not_allowed", Type: typeInvalid, Param: "model", Outcome: "client_error",

@@ -77,6 +77,9 @@ func (x *exchange) respondError(e *apiError) {
 	}
 	x.own(h)
 	hints(h, e)
+	if e == errMethod {
+		h.Set("Allow", strings.Join(methods, ", "))
+	}
 	if e.Close {
 		h.Set("Connection", "close")
 	}

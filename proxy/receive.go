@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +19,13 @@ import (
 // file, is passed on as it comes instead of being held.
 const streamUploadsFrom = 1 << 20
 
+// methods are those that are served.
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodOptions}
+
 // receive reads the request into a Call: what it asks for, and its body once.
 func (x *exchange) receive() error {
 	r := x.r
-	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+	if !slices.Contains(methods, r.Method) {
 		return errMethod
 	}
 	op, path, model, ok := openai.Lookup(r.Method, r.URL.EscapedPath())

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -158,12 +157,6 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
-	e.HTTPErrorHandler = func(err error, c echo.Context) {
-		if c.Response().Committed {
-			return
-		}
-		_ = c.JSON(http.StatusNotFound, json.RawMessage(`{"error":{"message":"this path is not an API path; check the base URL, which usually ends in /v1","type":"invalid_request_error","param":null,"code":"unknown_path"}}`))
-	}
 	probes := []string{http.MethodGet, http.MethodHead}
 	e.Match(probes, "/healthz", echo.WrapHandler(http.HandlerFunc(admin.Healthz)))
 	e.Match(probes, "/readyz", echo.WrapHandler(admin.Readyz(ready, nil)))
@@ -172,6 +165,13 @@ func dataHandler(p *proxy.Proxy, ready func() bool) http.Handler {
 		return nil
 	}
 	e.Any("/*", serve)
+	e.HTTPErrorHandler = func(_ error, c echo.Context) { // the router knows no such method or path
+		if c.Response().Committed {
+			return
+		}
+		c.Response().Header().Del("Allow")
+		_ = serve(c) // refuses it, under an id, and counts it
+	}
 	return e
 }
 

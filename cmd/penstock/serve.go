@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"penstock/admin"
 	"penstock/config"
 )
@@ -77,7 +75,7 @@ func newGateway(cfg *config.Config, env *environment) (*gateway, error) {
 	if g.lis, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen: %w; give another address by listen in the file, by PENSTOCK_LISTEN without one, or by --listen for the demo", err), p.close())
 	}
-	g.lis = netutil.LimitListener(g.lis, connections(cfg))
+	g.lis = boundListener(g.lis, connections(cfg))
 	g.data = &http.Server{
 		Handler: dataHandler(p.proxy, g.ready), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
 		MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return p.proxy.Context() }, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
