@@ -146,7 +146,7 @@ func exceeded(e *limits.Exceeded) *apiError {
 			fmt.Sprintf("this request needs %d %s, more than the limit %q can ever admit; shorten it or lower its output limit", e.Requested, e.Limit.Dimension, e.Limit))
 	}
 	out := &apiError{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Type: "requests", Outcome: "refused", RetryAfter: e.RetryAfter}
-	hint := fmt.Sprintf(" Please try again in %.3gs.", e.RetryAfter.Seconds())
+	hint := " " + again(e.RetryAfter)
 	switch e.Reason {
 	case limits.ReasonLimit:
 		if e.Limit.Dimension != limits.Requests && e.Limit.Dimension != limits.Concurrency {
@@ -165,6 +165,19 @@ func exceeded(e *limits.Exceeded) *apiError {
 		out.Code, out.Message = "queue_timeout", "This request waited for its upstream as long as it may."+hint
 	}
 	return out
+}
+
+// again asks to come again after d, rounded up: who reads it and not the headers is
+// not to come too early.
+func again(d time.Duration) string {
+	step := time.Millisecond
+	switch {
+	case d >= time.Minute:
+		step = time.Second
+	case d >= time.Second:
+		step = 100 * time.Millisecond
+	}
+	return fmt.Sprintf("Please try again in %s.", (d + step - 1).Truncate(step))
 }
 
 // upstreamError describes the failure of the last attempt.
@@ -192,7 +205,7 @@ func upstreamError(e *provider.Error) *apiError {
 		}
 		out.Status, out.Code, out.Outcome = http.StatusServiceUnavailable, "upstream_capacity", "upstream_limited"
 		out.RetryAfter = min(max(e.RetryAfter, time.Second), time.Hour)
-		out.Message = fmt.Sprintf("the upstream has no capacity for this request now. Please try again in %.3gs.", out.RetryAfter.Seconds())
+		out.Message = "the upstream has no capacity for this request now. " + again(out.RetryAfter)
 		return out
 	case provider.KindBilling:
 		out.Status, out.Code, out.NoRetry = http.StatusBadGateway, "upstream_billing", true

@@ -59,6 +59,10 @@ func (x *exchange) receive() error {
 	return x.scan()
 }
 
+// onTheWay is the most that an answer is given to reach a client before that one's
+// own time limit: told later, it would read a timeout of its own.
+const onTheWay = 500 * time.Millisecond
+
 // patience shortens the time to respond to what the client says that it waits.
 func (x *exchange) patience() {
 	for _, name := range [...]string{"X-Stainless-Timeout", "X-Stainless-Read-Timeout"} {
@@ -67,9 +71,10 @@ func (x *exchange) patience() {
 			continue
 		}
 		if s, err := strconv.ParseFloat(text, 64); err == nil && s > 0 && s < 1e6 {
-			at := x.begin.Add(time.Duration(s * float64(time.Second)))
-			if at.Before(x.respond) {
-				x.respond, x.hurried = at, true
+			d := time.Duration(s * float64(time.Second))
+			x.hurried = x.hurried || x.begin.Add(d).Before(x.respond)
+			if at := x.begin.Add(d - min(d/20, onTheWay)); at.Before(x.respond) {
+				x.respond = at
 			}
 		}
 	}

@@ -204,3 +204,18 @@ func TestCutChunksAreNotAnAnswer(t *testing.T) {
 		}
 	})
 }
+
+// covers LIM-07: who goes by the message and not by the header does not come too early.
+func TestMessagesRoundWaitsUp(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		2*time.Millisecond + 1:    "3ms",
+		time.Second:               "1s",
+		10049 * time.Millisecond:  "10.1s",
+		61200 * time.Millisecond:  "1m2s",
+		4*time.Hour + time.Minute: "4h1m0s",
+	} {
+		if got := again(d); got != "Please try again in "+want+"." {
+			t.Errorf("%v: %s", d, got)
+		}
+	}
+}
