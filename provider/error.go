@@ -59,6 +59,10 @@ func (e *Error) Error() string {
 	return "upstream " + e.Code
 }
 
+// Final reports whether the upstream says that to ask it again is in vain, as a
+// gateway does that has tried already. SDKs obey the same header.
+func (e *Error) Final() bool { return e.Header.Get("X-Should-Retry") == "false" }
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 

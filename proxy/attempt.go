@@ -249,7 +249,7 @@ func (x *exchange) again(t *tries, failed *provider.Target, n int) bool {
 			return true // a failover waits for nothing but its own queue
 		}
 	}
-	if e.Missing || e.Kind == provider.KindCredential || e.Kind == provider.KindBilling {
+	if e.Missing || e.Kind == provider.KindCredential || e.Kind == provider.KindBilling || e.Final() {
 		return false
 	}
 	delay := x.backoff(n, e)

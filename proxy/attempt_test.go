@@ -61,6 +61,23 @@ func TestBillingIsNotRetried(t *testing.T) {
 	})
 }
 
+// covers UP-02: an upstream that says that it has tried enough, such as another
+// gateway, is not asked again, and others are.
+func TestUpstreamsForbidRetries(t *testing.T) {
+	for _, status := range []int{429, 502, 503} {
+		synctest.Test(t, func(t *testing.T) {
+			hits := 0
+			w := newWorld(t, counting(&hits, sends(status, `{"error":{"message":"no"}}`, "X-Should-Retry", "false")), sends(200, answerJSON))
+			if o := w.chat(hello); hits != 1 || o.header.Get("X-Should-Retry") != "false" {
+				t.Errorf("%d: %d attempts, %v", status, hits, o.header)
+			}
+			if o := w.chat(strings.Replace(hello, `"m"`, `"both"`, 1)); o.status != 200 || o.header.Get("X-Penstock-Upstream") != "b" {
+				t.Errorf("%d: the second upstream was not tried: %d %s", status, o.status, o.body)
+			}
+		})
+	}
+}
+
 // covers UP-02: the retry budget bounds what a failing upstream gets.
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

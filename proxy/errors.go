@@ -204,7 +204,7 @@ func upstreamError(e *provider.Error) *apiError {
 			return errDescriptors
 		}
 		out.Status, out.Code, out.Outcome = http.StatusServiceUnavailable, "upstream_capacity", "upstream_limited"
-		out.RetryAfter = min(max(e.RetryAfter, time.Second), time.Hour)
+		out.RetryAfter, out.NoRetry = min(max(e.RetryAfter, time.Second), time.Hour), e.Final()
 		out.Message = "the upstream has no capacity for this request now. " + again(out.RetryAfter)
 		return out
 	case provider.KindBilling:
