@@ -19,7 +19,7 @@ import (
 // floors below its own, never of its own floor or above.
 var floors = [][]string{
 	// Parts that know nothing of each other.
-	{"auth", "breaker", "config", "database", "freeport", "limits", "plainhttp", "provider", "simulate", "sse", "teams", "telemetry", "tokens", "usage"},
+	{"auth", "breaker", "config", "database", "freeport", "leakcheck", "limits", "plainhttp", "provider", "simulate", "sse", "teams", "telemetry", "tokens", "usage"},
 	// Translators, stores and the suites that judge stores.
 	{"database/databasetest", "limits/limitstest", "limits/redisstore", "limits/redisstore/redistest", "provider/openai", "route", "teams/sqlstore", "teams/teamstest", "usage/ledger"},
 	// The life of a request, and what the operator sees.
@@ -41,6 +41,7 @@ var suppliers = map[string][]string{
 	"github.com/redis/go-redis":           {"limits/redisstore", "limits/redisstore/redistest"},
 	"github.com/sony/gobreaker":           {"breaker"},
 	"go.yaml.in/yaml":                     {"config"},
+	"go.uber.org/goleak":                  {"leakcheck"},
 	"modernc.org/sqlite":                  {"database"},
 }
 

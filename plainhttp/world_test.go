@@ -9,16 +9,17 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"penstock/leakcheck"
 )
 
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard) // net/http tells of bytes behind an answer
-	os.Exit(m.Run())
+	leakcheck.Main(m)
 }
 
 // long bounds every wait of a test.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"penstock/database"
+	"penstock/leakcheck"
 )
 
 // Each runs a test on a new database of each kind, which is open until it ends.
@@ -51,7 +52,7 @@ func Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	os.Exit(code)
+	os.Exit(leakcheck.Check(code))
 }
 
 var shared struct {

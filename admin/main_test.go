@@ -1,0 +1,9 @@
+package admin
+
+import (
+	"testing"
+
+	"penstock/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }

@@ -1,0 +1,9 @@
+package simulate
+
+import (
+	"testing"
+
+	"penstock/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
