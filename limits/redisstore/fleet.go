@@ -101,6 +101,9 @@ func (s *Store) beats() {
 			}
 		}
 		s.each((*owner).beat)
+		if s.shared == nil || !s.shared.down.Load() {
+			s.inspect()
+		}
 		select {
 		case <-s.life.Done():
 			return

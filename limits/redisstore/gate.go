@@ -124,6 +124,7 @@ func (g *gate) heal(pause time.Duration) {
 	g.told = false
 	g.down.Store(false)
 	g.mu.Unlock()
+	g.s.uninspected.Store(true) // it may be another server now
 	if told {
 		g.s.opt.Log.Info("the shared store is back", "store", g.name, "away", away.Round(time.Millisecond).String())
 	}

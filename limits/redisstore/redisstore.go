@@ -92,6 +92,9 @@ type Store struct {
 	wakes   chan struct{}
 	told    chan struct{} // receives after another replica's announcement
 
+	uninspected atomic.Bool // the server is still to be asked for its maxmemory-policy
+	evicts      string      // the policy that was warned of last; see inspect
+
 	mu     sync.Mutex
 	owners map[string]*owner
 	swept  time.Time // when owners were forgotten last
@@ -113,6 +116,7 @@ func New(client redis.UniversalClient, opt Options) *Store {
 	s.wall, s.blip = time.Now, blip
 	s.life, s.end = context.WithCancel(context.Background())
 	s.live.Store(opt.Replicas)
+	s.uninspected.Store(true)
 	s.SetOnLoss(opt.OnLoss)
 	_, s.cluster = client.(*redis.ClusterClient)
 	if !s.cluster {
