@@ -320,13 +320,24 @@ func TestBudgetBypassNegative(t *testing.T) {
 			}
 		})
 	}
-	for _, use := range []string{`{"prompt_tokens":-9,"completion_tokens":-9}`, `{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":-900}}`,
+	// What cannot be is no usage: these are charged by the estimate.
+	for _, use := range []string{`{"prompt_tokens":-9,"completion_tokens":-9}`, `{"prompt_tokens":9,"completion_tokens":-4}`, `{"prompt_tokens":0,"completion_tokens":"?"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			w, _, ledger := budgetWorld(t, 100_000, sends(200, `{"object":"chat.completion","choices":[],"usage":`+use+`}`), nil)
+			w.chat(hello)
+			synctest.Wait()
+			if row, micro := ledger.last(t); row.Source != "estimated" || row.Tokens.Input == 0 || row.Tokens.Output < 20 || micro == 0 || w.metric("estimated_requests_total") != 1 {
+				t.Errorf("%s: %+v", use, row)
+			}
+		})
+	}
+	for _, use := range []string{`{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":-900}}`,
 		`{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":900}}`} {
 		synctest.Test(t, func(t *testing.T) {
 			w, l, _ := budgetWorld(t, 100_000, sends(200, `{"object":"chat.completion","choices":[],"usage":`+use+`}`), nil)
 			w.chat(hello)
 			synctest.Wait()
-			if left := w.remaining(l); left > 100_000 || left < 100_000-49 {
+			if left := w.remaining(l); left >= 100_000 || left < 100_000-49 {
 				t.Errorf("%s: %d left", use, left)
 			}
 		})

@@ -61,7 +61,7 @@ func TestWhatUnansweredRequestsCost(t *testing.T) {
 		{"an upstream that is away", nil, plain, charged{0, 0, 0, 0}},
 		{"a stream without usage", streams(chunk("abcdefgh"), finishChunk, doneChunk), func(w *world) outcome { return w.chat(helloStream) }, charged{1, prompt + 2, 1, prompt + 2}},
 		{"an answer without usage", sends(200, `{"object":"chat.completion","choices":[]}`), plain, charged{1, prompt + 11, 1, prompt + 11}},
-		{"usage that is made up", sends(200, `{"object":"chat.completion","usage":{"prompt_tokens":-5,"completion_tokens":-7}}`), plain, charged{1, 0, 1, 0}},
+		{"usage that is made up", sends(200, `{"object":"chat.completion","usage":{"prompt_tokens":-5,"completion_tokens":-7}}`), plain, charged{1, prompt + 20, 1, prompt + 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

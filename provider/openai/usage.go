@@ -77,18 +77,30 @@ func readUsage(b []byte) (provider.Usage, bool) {
 	if input == nil && output == nil && total == nil {
 		return provider.Usage{}, false
 	}
-	use := provider.Usage{
-		Input:      tokens(input),
-		Output:     tokens(output),
-		Cached:     max(tokens(member(details, `"cached_tokens"`)), tokens(hit)),
-		CacheWrite: tokens(member(details, `"cache_write_tokens"`)),
-		Reasoning:  tokens(member(outDetails, `"reasoning_tokens"`)),
-		Reported:   true,
-	}
 	if input == nil && output == nil {
-		use.Input = tokens(total)
+		input = total
 	}
-	return use, true
+	in, ok1 := tokens(input)
+	out, ok2 := tokens(output)
+	if !ok1 || !ok2 {
+		return provider.Usage{}, false // believed in part, it would make the rest free
+	}
+	return provider.Usage{
+		Input:      in,
+		Output:     out,
+		Cached:     max(detail(details, `"cached_tokens"`), known(hit)),
+		CacheWrite: detail(details, `"cache_write_tokens"`),
+		Reasoning:  detail(outDetails, `"reasoning_tokens"`),
+		Reported:   true,
+	}, true
+}
+
+// detail is a number of tokens in an object, 0 where there is none that can be one.
+func detail(object []byte, quoted string) int64 { return known(member(object, quoted)) }
+
+func known(value []byte) int64 {
+	n, _ := tokens(value)
+	return n
 }
 
 // member is the value of an object's member of a quoted name, or nil.
@@ -109,18 +121,19 @@ func member(object []byte, quoted string) (value []byte) {
 // put a team into debt for ever.
 const maxUsage = 100_000_000
 
-// tokens reads a number of tokens, which some servers write as a string.
-func tokens(value []byte) int64 {
+// tokens reads a number of tokens, which some servers write as a string. It is not ok
+// where the value cannot be one: a negative number, say.
+func tokens(value []byte) (n int64, ok bool) {
 	text := bytes.Trim(value, `"`)
 	if len(bytes.TrimLeft(text, "0123456789")) == 0 { // as almost all are written
 		if len(text) == 0 {
-			return 0
+			return 0, len(value) == 0
 		}
-		return min(number(text, maxUsage), maxUsage)
+		return min(number(text, maxUsage), maxUsage), true
 	}
-	f, err := strconv.ParseFloat(string(value), 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return 0
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || !(f >= 0) { // nor is NaN one
+		return 0, false
 	}
-	return int64(min(max(f, 0), maxUsage))
+	return int64(min(f, maxUsage)), true
 }

@@ -20,11 +20,20 @@ func TestReadUsage(t *testing.T) {
 		`{"usage":null,"x":{"usage":{"prompt_tokens":1,"completion_tokens":1}}}`: {Input: 1, Output: 1, Reported: true},
 		`{"content":"\"usage\":{\"prompt_tokens\":7}"}`:                          {},
 		`{"usage":{}}`: {}, `{"usage":5}`: {}, `{"usage":`: {}, `"usage"`: {}, `{"usage":{"prompt_tokens"`: {},
-		`{"usage":{"prompt_tokens":"12","completion_tokens":"NaN","prompt_tokens_details":null}}`:                            {Input: 12, Reported: true},
+		`{"usage":{"prompt_tokens":"12","completion_tokens":"4.0","prompt_tokens_details":null}}`:                            {Input: 12, Output: 4, Reported: true},
+		`{"usage":{"prompt_tokens":"12","completion_tokens":"NaN"}}`:                                                         {},
+		`{"usage":{"prompt_tokens":12,"completion_tokens":-4}}`:                                                              {},
+		`{"usage":{"prompt_tokens":-12,"completion_tokens":4}}`:                                                              {},
+		`{"usage":{"prompt_tokens":12,"completion_tokens":{}}}`:                                                              {},
+		`{"usage":{"prompt_tokens":12,"completion_tokens":""}}`:                                                              {},
+		`{"usage":{"prompt_tokens":12,"completion_tokens":-0}}`:                                                              {Input: 12, Reported: true},
+		`{"usage":{"input_tokens":-1e400,"output_tokens":4}}`:                                                                {},
+		`{"usage":{"total_tokens":-8}}`:                                                                                      {},
+		`{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":-1,"prompt_tokens_details":{"cached_tokens":-5}}}`: {Input: 9, Output: 4, Reported: true},
 		`{"usage":{"prompt_tokens":12.0,"completion_tokens":1e2,"completion_tokens_details":{"x":{},"reasoning_tokens":1}}}`: {Input: 12, Output: 100, Reasoning: 1, Reported: true},
 		`{"usage":{"prompt_tokens":null,"completion_tokens":null}}`:                                                          {},
 		`{"usage":{"prompt_tokens":null,"total_tokens":8}}`:                                                                  {Input: 8, Reported: true},
-		`{"usage":{"prompt_tokens":-9,"completion_tokens":"x"}}`:                                                             {Reported: true},
+		`{"usage":{"prompt_tokens":-9,"completion_tokens":"x"}}`:                                                             {},
 		`{"usage":{"prompt_tokens":1e300,"completion_tokens":9223372036854775807,"total_tokens":99999999999999999999999}}`:   {Input: maxUsage, Output: maxUsage, Reported: true},
 	} {
 		got, _ := usageIn([]byte(body))
@@ -66,8 +75,8 @@ func FuzzUsage(f *testing.F) {
 		if string(top["usage"]) != fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d}`, *plain.Usage.Input, *plain.Usage.Output) {
 			return
 		}
-		clamp := func(n int64) int64 { return min(max(0, n), maxUsage) }
-		if use.Input != clamp(*plain.Usage.Input) || use.Output != clamp(*plain.Usage.Output) {
+		in, out := min(*plain.Usage.Input, maxUsage), min(*plain.Usage.Output, maxUsage)
+		if use.Reported != (in >= 0 && out >= 0) || use.Reported && (use.Input != in || use.Output != out) {
 			t.Fatalf("%q: %+v", body, use)
 		}
 	})
