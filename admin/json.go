@@ -102,7 +102,11 @@ func parameters(r *http.Request, names ...string) (url.Values, error) {
 	query := r.URL.Query()
 	for name, values := range query {
 		if len(values) > 1 || !slices.Contains(names, name) {
-			return nil, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: name, Message: name + ": expected each of " + strings.Join(names, ", ") + " at most once"}
+			text := "expected each of " + strings.Join(names, ", ") + " at most once"
+			if len(names) == 0 {
+				text = "this path takes no parameters"
+			}
+			return nil, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: clip(name), Message: clip(name) + ": " + text}
 		}
 	}
 	return query, nil

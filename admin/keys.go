@@ -37,18 +37,25 @@ func (a *TeamsAPI) listKeys(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	keys, revoked := a.Registry.Keys(query.Get("team")), query.Get("revoked")
+	team, revoked := query.Get("team"), query.Get("revoked")
+	keys := a.Registry.Keys(team)
 	if revoked != "" && revoked != "true" && revoked != "false" {
 		fail(w, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: "revoked", Message: "revoked: expected true or false"})
 		return
 	}
 	if revoked == "true" {
-		gone, err := a.Registry.Revoked(r.Context(), query.Get("team"), maxRevoked)
+		gone, err := a.Registry.Revoked(r.Context(), team, maxRevoked)
 		if err != nil {
 			fail(w, a.refusal(err))
 			return
 		}
 		keys = append(keys, gone...)
+	}
+	if len(keys) == 0 && team != "" { // of a team that is gone the revoked keys are still known
+		if _, err := a.Registry.Team(team); err != nil {
+			fail(w, UnknownTeam())
+			return
+		}
 	}
 	all := []object{}
 	for _, k := range keys {

@@ -76,10 +76,11 @@ func (a *TeamsAPI) change(action string, status int, do func(http.ResponseWriter
 // refusal turns an error into what the caller is told.
 func (a *TeamsAPI) refusal(err error) *Error {
 	var (
-		own     *Error
-		file    *teams.FileError
-		invalid *teams.Invalid
-		away    *teams.Unavailable
+		own      *Error
+		file     *teams.FileError
+		invalid  *teams.Invalid
+		conflict *teams.Conflict
+		away     *teams.Unavailable
 	)
 	switch {
 	case errors.As(err, &own):
@@ -88,6 +89,8 @@ func (a *TeamsAPI) refusal(err error) *Error {
 		return &Error{Status: http.StatusConflict, Code: "in_configuration_file", Message: file.Error()}
 	case errors.As(err, &invalid):
 		return &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: invalid.Field, Message: invalid.Error()}
+	case errors.As(err, &conflict):
+		return &Error{Status: http.StatusConflict, Code: "conflict", Param: conflict.Field, Message: conflict.Error()}
 	case errors.Is(err, teams.ErrNotFound):
 		return &Error{Status: http.StatusNotFound, Code: "not_found", Message: err.Error()}
 	case errors.Is(err, teams.ErrExists):
@@ -173,7 +176,11 @@ func stamp(o object, name string, t time.Time) {
 	}
 }
 
-func (a *TeamsAPI) listTeams(w http.ResponseWriter, _ *http.Request) {
+func (a *TeamsAPI) listTeams(w http.ResponseWriter, r *http.Request) {
+	if _, err := parameters(r); err != nil {
+		fail(w, err)
+		return
+	}
 	keys := map[string][]teams.Key{}
 	for _, k := range a.Registry.Keys("") {
 		keys[k.Team] = append(keys[k.Team], k)
@@ -225,7 +232,12 @@ func (a *TeamsAPI) updateTeam(w http.ResponseWriter, r *http.Request, log *trail
 }
 
 func (a *TeamsAPI) deleteTeam(_ http.ResponseWriter, r *http.Request, log *trail) (any, error) {
-	name, keys := r.PathValue("name"), r.URL.Query().Get("keys")
+	name := r.PathValue("name")
+	query, err := parameters(r, "keys")
+	if err != nil {
+		return nil, err
+	}
+	keys := query.Get("keys")
 	log.add("team", clip(name), "with_keys", keys == "revoke")
 	if keys != "" && keys != "revoke" {
 		return nil, &Error{Status: http.StatusBadRequest, Code: "invalid_value", Param: "keys", Message: "keys: expected revoke, or nothing"}

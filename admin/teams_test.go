@@ -133,9 +133,15 @@ func TestTeams(t *testing.T) {
 	if got := w.call(200, "GET", "/admin/teams/search", ""); got["source"] != "file" || got["weight"] != 3.0 {
 		t.Errorf("shown: %v", got)
 	}
-	w.call(400, "DELETE", "/admin/teams/reports", "")
+	if e := w.call(409, "DELETE", "/admin/teams/reports", "")["error"].(map[string]any); e["code"] != "conflict" || e["param"] != "keys" || !strings.Contains(e["message"].(string), "the team has 1 key; revoke it first") {
+		t.Errorf("refused: %v", e)
+	}
 	w.call(200, "DELETE", "/admin/teams/reports?keys=revoke", "")
 	w.call(404, "GET", "/admin/teams/reports", "")
+	w.call(404, "GET", "/admin/keys?team=reports", "")
+	if all := w.call(200, "GET", "/admin/keys?team=reports&revoked=true", "")["keys"].([]any); len(all) != 1 {
+		t.Errorf("of a team that is gone: %v", all)
+	}
 }
 
 func TestRefusalsOfTheAPI(t *testing.T) {
@@ -158,6 +164,10 @@ func TestRefusalsOfTheAPI(t *testing.T) {
 		{400, "POST", "/admin/teams", `{"name":"x","weight":1,"weight":2}`, "invalid_body", "no name stands twice"},
 		{400, "PATCH", "/admin/teams/reports", `{"unknown":1}`, "invalid_value", "unknown key"},
 		{400, "DELETE", "/admin/teams/reports?keys=all", ``, "invalid_value", "expected revoke"},
+		{400, "DELETE", "/admin/teams/reports?key=revoke", ``, "invalid_value", "expected each of keys"},
+		{400, "GET", "/admin/teams?name=reports", ``, "invalid_value", "no parameters"},
+		{404, "GET", "/admin/keys?team=nobody", ``, "not_found", "no team of that name"},
+		{404, "GET", "/admin/keys?team=nobody&revoked=true", ``, "not_found", "no team of that name"},
 		{404, "PATCH", "/admin/teams/nobody", `{}`, "not_found", "none of that name"},
 		{404, "POST", "/admin/keys/key_0/rotate", ``, "not_found", "none of that name or id"},
 		{405, "PUT", "/admin/keys/key_0", `{}`, "method_not_allowed", "takes GET, PATCH"},
@@ -168,6 +178,11 @@ func TestRefusalsOfTheAPI(t *testing.T) {
 		}
 	}
 	made := w.call(201, "POST", "/admin/keys", `{"team":"search","name":"dev"}`)
+	for _, status := range []int{200, 200, 200, 409} { // three former secrets are good at once
+		if e := w.call(status, "POST", "/admin/keys/"+made["id"].(string)+"/rotate", `{"grace":"1h"}`); status == 409 && e["error"].(map[string]any)["param"] != "grace" {
+			t.Errorf("a fourth: %v", e)
+		}
+	}
 	for _, body := range []string{`{"grace":"-1h"}`, `{"grace":"721h"}`, `{"grace":5}`, `{"grave":"1h"}`} {
 		w.call(400, "POST", "/admin/keys/"+made["id"].(string)+"/rotate", body)
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -302,6 +303,12 @@ upstream/a/requests 49/50 configured wait`
 		}
 		if len(live.Targets) != 1 || live.Targets[0] != (LiveTarget{Target: "a/m", Upstream: "a", Scale: 1, Paused: 60, Breaker: "closed", Parked: true}) {
 			t.Errorf("targets %+v", live.Targets)
+		}
+		if _, err := w.p.Live(t.Context(), LiveFilter{Team: "nobody"}); !errors.Is(err, ErrUnknownTeam) {
+			t.Errorf("of no team: %v", err)
+		}
+		if _, err := w.p.Live(t.Context(), LiveFilter{Upstream: "nobody"}); !errors.Is(err, ErrUnknownUpstream) {
+			t.Errorf("of no upstream: %v", err)
 		}
 		if got, _ := show(LiveFilter{Team: "search"}); strings.Count(got, "\n") != 1 || !strings.Contains(got, "team/search") {
 			t.Errorf("of the team:\n%s", got)

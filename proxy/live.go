@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -65,9 +66,22 @@ type LiveQueue struct {
 // leave out nothing.
 type LiveFilter struct{ Team, Upstream string }
 
-// Live reports where everything stands. It fails when the store of levels does.
+// Errors of a filter.
+var (
+	ErrUnknownTeam     = errors.New("there is no team of that name")
+	ErrUnknownUpstream = errors.New("there is no upstream of that name")
+)
+
+// Live reports where everything stands. It fails when the filter names what there is
+// not, or the store of levels fails.
 func (p *Proxy) Live(ctx context.Context, f LiveFilter) (*Live, error) {
 	s := p.snapshot.Load()
+	switch {
+	case f.Team != "" && s.Teams[f.Team] == nil:
+		return nil, ErrUnknownTeam
+	case f.Upstream != "" && s.Upstreams[f.Upstream] == nil:
+		return nil, ErrUnknownUpstream
+	}
 	out := &Live{
 		Gateway: LiveGateway{p.inFlight.Load(), p.memory.used.Load(), s.Settings.MaxMemory, !p.Leaving()},
 		Limits:  []LiveLimit{}, Targets: []LiveTarget{}, Queues: []LiveQueue{},

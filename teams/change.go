@@ -36,7 +36,7 @@ func (r *Registry) CreateTeam(ctx context.Context, name string, settings []byte)
 			return exists("team "+name, old.Source)
 		}
 		if len(r.Set().Teams) >= maxTeams {
-			return &Invalid{Message: fmt.Sprintf("there are %d teams already, the most that are kept", maxTeams)}
+			return &Conflict{Message: fmt.Sprintf("there are %d teams already, the most that are kept", maxTeams)}
 		}
 		if err := r.checkTeam(t); err != nil {
 			return err
@@ -92,7 +92,7 @@ func (r *Registry) DeleteTeam(ctx context.Context, name string, withKeys bool) e
 			if n == 1 {
 				text = "the team has 1 key; revoke it first, or with the team"
 			}
-			return &Invalid{Field: "keys", Message: text}
+			return &Conflict{Field: "keys", Message: text}
 		}
 		return r.Store.DeleteTeam(ctx, version, name)
 	})
@@ -116,7 +116,7 @@ func (r *Registry) CreateKey(ctx context.Context, team, name string, settings []
 			}
 		}
 		if len(r.Set().Keys) >= maxKeys {
-			return &Invalid{Message: fmt.Sprintf("there are %d keys already, the most that are kept; revoke some", maxKeys)}
+			return &Conflict{Message: fmt.Sprintf("there are %d keys already, the most that are kept; revoke some", maxKeys)}
 		}
 		if err := r.checkKey(k); err != nil {
 			return err
@@ -154,7 +154,7 @@ func (r *Registry) RotateKey(ctx context.Context, id string, hash [32]byte, grac
 			}
 		}
 		if len(kept) > maxSecrets {
-			return &Invalid{Field: "grace", Message: fmt.Sprintf("%d former secrets of this key are still good, the most that may be; wait until the first has ended, or end them all by a grace of 0s", maxSecrets-1)}
+			return &Conflict{Field: "grace", Message: fmt.Sprintf("%d former secrets of this key are still good, the most that may be; wait until the first has ended, or end them all by a grace of 0s", maxSecrets-1)}
 		}
 		k.Secrets = kept
 		return nil
@@ -247,10 +247,11 @@ func (r *Registry) change(ctx context.Context, do func(ctx context.Context, vers
 // known leaves the errors of the package as they are; every other is the store's.
 func known(err error) error {
 	var (
-		file    *FileError
-		invalid *Invalid
+		file     *FileError
+		invalid  *Invalid
+		conflict *Conflict
 	)
-	if errors.As(err, &file) || errors.As(err, &invalid) || errors.Is(err, ErrExists) || errors.Is(err, ErrChanged) || errors.Is(err, ErrNotFound) {
+	if errors.As(err, &file) || errors.As(err, &invalid) || errors.As(err, &conflict) || errors.Is(err, ErrExists) || errors.Is(err, ErrChanged) || errors.Is(err, ErrNotFound) {
 		return err
 	}
 	return &Unavailable{err}

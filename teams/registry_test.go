@@ -210,8 +210,8 @@ func TestRotation(t *testing.T) {
 		time.Sleep(90 * time.Minute)
 		rotate("x", time.Hour)
 		rotate("y", time.Hour)
-		var invalid *teams.Invalid
-		if _, err := r.RotateKey(t.Context(), k.ID, [32]byte{1}, time.Hour); !errors.As(err, &invalid) || invalid.Field != "grace" {
+		var conflict *teams.Conflict
+		if _, err := r.RotateKey(t.Context(), k.ID, [32]byte{1}, time.Hour); !errors.As(err, &conflict) || conflict.Field != "grace" {
 			t.Errorf("a rotation that would end a secret before its time: %v", err)
 		}
 		if got := rotate("fourth", 0); len(got) != 1 {
@@ -262,6 +262,7 @@ func TestFileAndDatabase(t *testing.T) {
 		if len(ids) != 2 || ids[0] != own.ID || ids[1] != "file:search:prod" || len(r.Teams()) != 2 {
 			t.Errorf("keys %v, teams %v", ids, r.Teams())
 		}
+		var conflict *teams.Conflict
 		var fromFile *teams.FileError
 		var invalid *teams.Invalid
 		_, err := r.UpdateTeam(t.Context(), "search", []byte(`{}`))
@@ -286,7 +287,7 @@ func TestFileAndDatabase(t *testing.T) {
 		check("a key of no team", errors.As(err, &invalid))
 		mustKey(t, r, "reports", "prod", "three")
 		err = r.DeleteTeam(t.Context(), "reports", false)
-		check("delete a team with keys", errors.As(err, &invalid))
+		check("delete a team with keys", errors.As(err, &conflict))
 		err = r.SetFile(teams.File{"reports": {Settings: []byte(`{}`)}})
 		check("a file with a name of the database", err != nil && strings.Contains(err.Error(), "penstock teams delete reports"))
 		err = r.SetFile(teams.File{"search": {Settings: []byte(`{}`), Keys: map[string][]byte{"dev": nil}}})

@@ -106,6 +106,15 @@ func (e *Invalid) Error() string {
 	return e.Field + ": " + e.Message
 }
 
+// Conflict refuses a change that what there is does not allow, such as a team's keys.
+type Conflict struct {
+	Field   string // of the request, by which it may be allowed; may be empty
+	Message string
+}
+
+// Error says what is in the way.
+func (e *Conflict) Error() string { return e.Message }
+
 // Unavailable reports that the store could not be reached or failed. Err is for the
 // log.
 type Unavailable struct{ Err error }

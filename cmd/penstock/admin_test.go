@@ -121,6 +121,11 @@ teams: {search: {limits: {requests: 1/min}}}
 	if out = g.cli(1, "explain", "req_0"); !strings.Contains(out, "remembers no finished request") {
 		t.Errorf("an unknown one:\n%s", out)
 	}
+	for flag, want := range map[string]string{"--team": "no team of that name", "--upstream": "no upstream of that name"} {
+		if out = g.cli(1, "limits", flag, "nobody"); !strings.Contains(out, want) {
+			t.Errorf("limits %s nobody:\n%s", flag, out)
+		}
+	}
 	out = g.cli(0, "limits")
 	for _, want := range []string{"team/search/requests/1m0s  0     1", "refuse", "up/*    0          1.00   breaker closed"} {
 		if !strings.Contains(out, want) {

@@ -186,7 +186,14 @@ func (p *parts) adminConfig(cfg *config.Config, ready func() bool) admin.Config 
 	explain := &admin.ExplainAPI{
 		Explain: func(id string) (any, bool) { return p.proxy.Explain(id) },
 		Limits: func(ctx context.Context, team, upstream string) (any, error) {
-			return p.proxy.Live(ctx, proxy.LiveFilter{Team: team, Upstream: upstream})
+			live, err := p.proxy.Live(ctx, proxy.LiveFilter{Team: team, Upstream: upstream})
+			switch {
+			case errors.Is(err, proxy.ErrUnknownTeam):
+				err = admin.UnknownTeam()
+			case errors.Is(err, proxy.ErrUnknownUpstream):
+				err = admin.UnknownUpstream()
+			}
+			return live, err
 		},
 	}
 	api = append(api, explain.Routes()...)
