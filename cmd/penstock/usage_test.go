@@ -232,6 +232,13 @@ func TestUsageCommand(t *testing.T) {
 	if out := g.cli(0, "usage"); !strings.Contains(out, "TEAM") || !strings.Contains(out, "spender  2") {
 		t.Errorf("%s", out)
 	}
+	for _, limit := range []string{"0", "-1", "1000001"} {
+		for _, from := range [][]string{nil, {"--config", file}} {
+			if out := g.cli(1, append([]string{"usage", "export", "--limit=" + limit}, from...)...); !strings.Contains(out, "limit: expected a number of rows from 1 to 1000000") {
+				t.Errorf("--limit %s %v: %s", limit, from, out)
+			}
+		}
+	}
 	if out := g.cli(1, "usage", "--from", "today"); !strings.Contains(out, "expected a day") {
 		t.Errorf("%s", out)
 	}

@@ -123,15 +123,15 @@ type usageExportCommand struct {
 	usageFlags
 	From  string `placeholder:"TIME" help:"A moment (2026-11-01T08:00:00Z) or a day in UTC; a day ago when absent."`
 	To    string `placeholder:"TIME" help:"The moment before which requests began; now when absent."`
-	Limit int    `help:"Most rows; 100000 when absent, at most 1000000."`
+	Limit *int   `placeholder:"ROWS" help:"Most rows, from 1 to 1000000; 100000 when absent."`
 }
 
 // Run prints rows as they come: CSV, or with --json an object a line.
 func (c *usageExportCommand) Run(env *environment) error {
 	v := url.Values{}
 	set(v, map[string]string{"from": c.From, "to": c.To, "format": map[bool]string{true: ledger.JSON}[c.JSON]})
-	if c.Limit != 0 {
-		v.Set("limit", strconv.Itoa(c.Limit))
+	if c.Limit != nil {
+		v.Set("limit", strconv.Itoa(*c.Limit))
 	}
 	export := c.remote
 	if c.Config != "" {
