@@ -108,7 +108,7 @@ type crowd struct {
 	answers []answer
 }
 
-func newCrowd(t *testing.T) *crowd {
+func newCrowd(t testing.TB) *crowd {
 	c := &crowd{}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	t.Cleanup(func() {
@@ -156,7 +156,7 @@ func (c *crowd) end() []answer {
 
 // allOK fails the test if any answer is not whole, except for those of gateways
 // that were killed.
-func allOK(t *testing.T, answers []answer) {
+func allOK(t testing.TB, answers []answer) {
 	t.Helper()
 	bad := 0
 	for i := range answers {

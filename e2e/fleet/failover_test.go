@@ -14,17 +14,22 @@ import (
 // limits and one burst more of a rate, and goes on with the new master by itself.
 func TestS5SentinelFailsOver(t *testing.T) {
 	t.Parallel()
+	harness.Rounds(t, sentinelFailsOver)
+}
+
+func sentinelFailsOver(t *harness.Round) {
 	master, _, sentinel := redistest.Sentinel(t)
-	f := &fleet{T: t, redis: master}
-	f.start(3, fmt.Sprintf("{addresses: [%q], master_name: %q}", sentinel, redistest.MasterName))
-	c := f.load()
-	harness.Eventually(t, 10*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
+	f := &fleet{redis: master}
+	f.start(t, 3, fmt.Sprintf("{addresses: [%q], master_name: %q}", sentinel, redistest.MasterName))
+	c, l := f.load(t), f.look(t)
+	harness.Eventually(t, 30*time.Second, "most slots are used", func() bool { return f.slots.within() >= slots*3/4 })
 	wait(time.Second)
 	master.Kill()
 	killed := time.Now()
-	f.eventuallyAway(true, 1500*time.Millisecond)
-	f.eventuallyAway(false, 15*time.Second)
+	t.Within(1500*time.Millisecond, allNotice, func() bool { return f.away(t) })
+	harness.Eventually(t, 60*time.Second, allAreTold, func() bool { return f.back(t) })
+	t.AtMost(16*time.Second, time.Since(killed), "going on with the new master")
 	t.Logf("back after %v", time.Since(killed).Round(10*time.Millisecond))
 	wait(time.Second)
-	f.judge(c, 1)
+	f.judgeLoss(t, c, l)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -30,7 +31,6 @@ func keyOf(team string) string { return "psk_" + strings.Repeat(team, 6) }
 
 // A fleet is gateways that share their limits through a Redis on a wire.
 type fleet struct {
-	*testing.T
 	redis    *redistest.Server
 	wire     *harness.Wire
 	slots    *witness // upstream whose limit is concurrency
@@ -66,16 +66,21 @@ func ofRates(a ask, n float64) float64 {
 	return 0
 }
 
-func newFleet(t *testing.T, replicas int) *fleet {
+// patient, as a part of a fleet's redis settings, has replies that come late on a busy
+// machine not taken for a loss of Redis, where none is lost.
+const patient = ", timeout: 1s"
+
+// newFleet starts a fleet, with more settings of redis.
+func newFleet(t testing.TB, replicas int, more string) *fleet {
 	t.Helper()
-	f := &fleet{T: t, redis: redistest.Start(t)}
+	f := &fleet{redis: redistest.Start(t)}
 	f.wire = harness.NewWire(t, f.redis.Addr)
-	f.start(replicas, fmt.Sprintf("{url: %q}", "redis://"+f.wire.Addr))
+	f.start(t, replicas, fmt.Sprintf("{url: %q%s}", "redis://"+f.wire.Addr, more))
 	return f
 }
 
-func (f *fleet) start(replicas int, redis string) {
-	f.Helper()
+func (f *fleet) start(t testing.TB, replicas int, redis string) {
+	t.Helper()
 	f.slots = newWitness(simulate.Config{TTFT: 120 * time.Millisecond, TTFTJitter: 60 * time.Millisecond, TokenTime: simulate.NoWait})
 	f.rates = newWitness(simulate.Config{TTFT: 20 * time.Millisecond, TokenTime: simulate.NoWait})
 	text := fmt.Sprintf(`
@@ -89,26 +94,26 @@ upstreams:
   long: {base_url: "%[3]s/v1"}
 models: {slots: slots, rates: rates, long: long}
 log: {access: false}
-drain: {delay: 300ms, limit: 10s}
+drain: {delay: 500ms, limit: 10s}
 teams:
   free: {keys: [{name: k, hash: "sha256:%[8]x"}]}
   capped: {keys: [{name: k, hash: "sha256:%[9]x"}], limits: {concurrency: %[10]d}}
 redis: %[11]s
-`, harness.Serve(f, f.slots), slots, harness.Serve(f, f.rates), perSecond, burst, tokens, tokensBurst,
+`, harness.Serve(t, f.slots), slots, harness.Serve(t, f.rates), perSecond, burst, tokens, tokensBurst,
 		sha256.Sum256([]byte(keyOf("free"))), sha256.Sum256([]byte(keyOf("capped"))), cappedSlots, redis)
 	for range replicas {
-		f.replicas = append(f.replicas, &replica{Gateway: harness.Start(f, text)})
+		f.replicas = append(f.replicas, &replica{Gateway: harness.Start(t, text)})
 	}
 	for _, r := range f.replicas {
-		harness.Eventually(f, 10*time.Second, "every replica knows of all", func() bool {
-			return r.Metric(f, "penstock_store_replicas") == float64(replicas)
+		harness.Eventually(t, 30*time.Second, "every replica knows of all", func() bool {
+			return r.Metric(t, "penstock_store_replicas") == float64(replicas)
 		})
 	}
 }
 
 // load keeps every limit of the fleet used up, by clients of every replica.
-func (f *fleet) load() *crowd {
-	c := newCrowd(f.T)
+func (f *fleet) load(t testing.TB) *crowd {
+	c := newCrowd(t)
 	for i, r := range f.replicas {
 		var n atomic.Int64
 		c.join(6, r.URL, &r.gone, func() ask { return ask{replica: i, team: "capped", model: "slots", prompt: 10, output: 5} })
@@ -131,54 +136,58 @@ func (f *fleet) full() bool { return f.slots.within() >= slots-2 }
 
 // judge ends the load and checks what has reached the upstreams, with so many bursts
 // more of a rate.
-func (f *fleet) judge(c *crowd, bursts float64) {
-	f.Helper()
+func (f *fleet) judge(t *harness.Round, c *crowd, bursts float64) {
+	t.Helper()
 	answers := c.end()
-	allOK(f.T, answers)
-	f.judgeSlots(0)
-	f.judgeRates(answers, bursts)
+	allOK(t, answers)
+	f.judgeSlots(t)
+	f.judgeRates(t, answers, bursts)
 }
 
 // judgeRates checks the rates, of which so many bursts more are allowed.
-func (f *fleet) judgeRates(answers []answer, bursts float64) {
-	f.Helper()
+func (f *fleet) judgeRates(t *harness.Round, answers []answer, bursts float64) {
+	t.Helper()
 	for _, r := range rules {
 		r.excess = bursts * r.burst
-		r.check(f.T, f.rates.admissions(answers))
+		r.check(t, f.rates.admissions(answers))
 	}
 }
 
-// judgeSlots checks that most of the slots were used at once, and no more but for an
-// excess.
-func (f *fleet) judgeSlots(excess int) {
-	f.Helper()
-	if peak := f.slots.provider.Stats().PeakInFlight; peak > slots+excess || peak < slots/2 {
-		f.Errorf("at most %d in flight at the upstream, want most of %d and no more", peak, slots)
+// judgeSlots checks that no more slots were used at once than there are, and that
+// there was the load to use most of them.
+func (f *fleet) judgeSlots(t *harness.Round) {
+	t.Helper()
+	all, capped := f.peaks()
+	if all > slots || capped > cappedSlots {
+		t.Errorf("up to %d in flight at the upstream, of %d, and %d of the capped team, of %d", all, slots, capped, cappedSlots)
 	}
-	if peak := f.slots.most("capped"); peak > cappedSlots+excess || peak < cappedSlots/2 {
-		f.Errorf("at most %d of the capped team in flight, want most of %d and no more", peak, cappedSlots)
+	if all < slots/2 || capped < cappedSlots/2 {
+		t.Missed("no more than %d in flight at the upstream, of %d, and %d of the capped team, of %d", all, slots, capped, cappedSlots)
 	}
 }
 
-// kill ends a replica at once.
-func (f *fleet) kill(r *replica) {
-	f.Helper()
+// peaks are the most slots that were used at once, by all and by the capped team.
+func (f *fleet) peaks() (all, capped int) {
+	return f.slots.provider.Stats().PeakInFlight, f.slots.most("capped")
+}
+
+// kill ends it at once.
+func (r *replica) kill(t testing.TB) {
+	t.Helper()
 	r.gone.Store(true)
-	r.Signal(f, syscall.SIGKILL)
-	r.Wait(f, 5*time.Second)
+	r.Signal(t, syscall.SIGKILL)
+	r.Wait(t, 30*time.Second)
 }
 
 // ready is what readiness says.
-func (r *replica) ready(t *testing.T) (status int, detail string) {
-	t.Helper()
+func (r *replica) ready() (status int, detail string, err error) {
 	resp, err := http.Get(r.Admin + "/readyz")
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", err
 	}
 	defer resp.Body.Close()
-	b := make([]byte, 4096)
-	n, _ := resp.Body.Read(b) // all of it is short
-	return resp.StatusCode, string(b[:n])
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
 }
 
 // wait is a pause in which the load goes on.

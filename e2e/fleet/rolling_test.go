@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,63 +13,29 @@ import (
 	"penstock/e2e/harness"
 )
 
-// A balancer gives every request to one of the replicas that are ready, in turn.
-type balancer struct {
-	replicas []*replica
-	ready    []atomic.Bool
-	next     atomic.Int64
-}
-
-func newBalancer(t *testing.T, replicas []*replica) *balancer {
-	b := &balancer{replicas: replicas, ready: make([]atomic.Bool, len(replicas))}
-	stop := make(chan struct{})
-	var all sync.WaitGroup
-	for i, r := range replicas {
-		all.Go(func() {
-			for {
-				resp, err := http.Get(r.Admin + "/readyz")
-				b.ready[i].Store(err == nil && resp.StatusCode == http.StatusOK)
-				if err == nil {
-					resp.Body.Close()
-				}
-				select {
-				case <-stop:
-					return
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
-		})
-	}
-	t.Cleanup(func() {
-		close(stop)
-		all.Wait()
-	})
-	return b
-}
-
-func (b *balancer) url() string {
-	n := int(b.next.Add(1))
-	for i := range b.replicas {
-		if k := (n + i) % len(b.replicas); b.ready[k].Load() {
-			return b.replicas[k].URL
-		}
-	}
-	return b.replicas[n%len(b.replicas)].URL
-}
-
 // covers LIFE-02 (S9): three replicas are restarted one after the other under load
 // by clients that keep their connections. No request fails, the fleet keeps within
 // its limits, and no stream is cut.
 func TestS9RollingRestart(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 3)
-	b := newBalancer(t, f.replicas)
+	harness.Rounds(t, rollingRestart)
+}
+
+func rollingRestart(t *harness.Round) {
+	f := newFleet(t, 3, patient)
+	var gateways []*harness.Gateway
+	for _, r := range f.replicas {
+		gateways = append(gateways, r.Gateway)
+	}
+	b := harness.NewBalancer(t, gateways...)
 	c := newCrowd(t)
 	for _, model := range []string{"slots", "rates"} {
 		for range 40 {
 			c.all.Go(func() {
 				for c.ctx.Err() == nil {
-					c.note(ask{team: "free", model: model, prompt: 10, output: 10}.send(t.Context(), b.url()))
+					if base := b.URL(c.ctx.Done()); base != "" {
+						c.note(ask{team: "free", model: model, prompt: 10, output: 10}.send(t.Context(), base))
+					}
 				}
 			})
 		}
@@ -83,14 +48,14 @@ func TestS9RollingRestart(t *testing.T) {
 			}
 		})
 	}
-	harness.Eventually(t, 10*time.Second, "the upstream is busy", func() bool { return f.slots.within() >= slots*2/3 })
+	harness.Eventually(t, 30*time.Second, "the upstream is busy", func() bool { return f.slots.within() >= slots*2/3 })
 	for i, r := range f.replicas {
 		r.Signal(t, syscall.SIGTERM)
-		if code := r.Wait(t, 20*time.Second); code != 0 {
+		if code := r.Wait(t, 30*time.Second); code != 0 {
 			t.Errorf("replica %d ended with %d", i, code)
 		}
 		r.Restart(t)
-		harness.Eventually(t, 5*time.Second, "the balancer sees it", b.ready[i].Load)
+		harness.Eventually(t, 30*time.Second, "the balancer sees it", func() bool { return b.Ready(i) })
 	}
 	streams.Wait()
 	wait(500 * time.Millisecond)

@@ -34,11 +34,11 @@ func TestRedisByTLS(t *testing.T) {
 		g := harness.Start(t, fmt.Sprintf(`
 upstreams: {up: {base_url: "%s/v1", limits: {concurrency: 10}}}
 models: {m: up}
-redis: {url: "rediss://127.0.0.1:%s", timeout: 1s%s}
+redis: {url: "rediss://127.0.0.1:%s", timeout: 2s%s}
 teams: {free: {keys: [{name: k, key: %q}]}}
 `, up, port, x.tls, keyOf("free")))
 		called := func() bool { return g.Metric(t, "penstock_store_call_seconds_count", `result="ok"`) > 0 }
-		harness.Eventually(t, 10*time.Second, x.name, func() bool { return (g.Metric(t, "penstock_store_up") == 1) == x.up && called() == x.up })
+		harness.Eventually(t, 30*time.Second, x.name, func() bool { return (g.Metric(t, "penstock_store_up") == 1) == x.up && called() == x.up })
 		if a := (ask{team: "free", model: "m", prompt: 10, output: 10}).send(t.Context(), g.URL); !a.ok() {
 			t.Errorf("%s: %v", x.name, &a)
 		}
