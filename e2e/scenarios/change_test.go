@@ -17,6 +17,10 @@ import (
 // wrong, fail no request, and the limits' levels survive them.
 func TestS10Reloads(t *testing.T) {
 	t.Parallel()
+	harness.Rounds(t, s10Reloads)
+}
+
+func s10Reloads(t *harness.Round) {
 	const reloads, rate = 200, 36
 	p := simulate.New(simulate.Config{RPM: 30, Window: time.Second, TTFT: 5 * time.Millisecond, TokenTime: time.Millisecond, OutputTokens: 20})
 	config := func(weight int) string {
@@ -58,7 +62,7 @@ queue: {max_wait: {default: 10m}}
 		}
 		count := g.Metric(t, "penstock_config_reloads_total", fmt.Sprintf("result=%q", result))
 		g.Rewrite(t, text)
-		harness.Eventually(t, 5*time.Second, "the file is noticed", func() bool {
+		harness.Eventually(t, 30*time.Second, "the file is noticed", func() bool {
 			return g.Metric(t, "penstock_config_reloads_total", fmt.Sprintf("result=%q", result)) > count
 		})
 		if result == "ok" {
@@ -73,10 +77,15 @@ queue: {max_wait: {default: 10m}}
 
 	seen.allOK(t)
 	attempts, refused := counts(p)
-	if refused > attempts/100 {
-		t.Errorf("the provider refused %v of %v attempts: a reload has given a limit a new level", refused, attempts)
+	// With a new level at each reload all of the demand would get through, of which the
+	// provider refuses one in six.
+	if refused > attempts/10 {
+		t.Errorf("the provider refused %v of %v attempts: reloads have given a limit a new level", refused, attempts)
 	}
-	harness.Eventually(t, 10*time.Second, "nothing is left", func() bool { return quiet(t, g) && holds(t, g).like(before) })
+	if refused > attempts/100 {
+		t.Missed("the provider refused %v of %v attempts", refused, attempts)
+	}
+	harness.Eventually(t, 30*time.Second, "nothing is left", func() bool { return quiet(t, g) && holds(t, g).like(before) })
 	record(figures{Scenario: "S10 200 reloads", Success: seen.success(), Refused: percent(refused, attempts),
 		Attempts: fmt.Sprintf("%.3f", attempts/float64(seen.all)), Leaks: "none",
 		Note: fmt.Sprintf("%d good and %d refused files in %.0f s", good, bad, took.Seconds())})
@@ -87,6 +96,10 @@ queue: {max_wait: {default: 10m}}
 // nobody who waits is lost.
 func TestS10Suspended(t *testing.T) {
 	t.Parallel()
+	harness.Rounds(t, s10Suspended)
+}
+
+func s10Suspended(t *harness.Round) {
 	const stopped = 2500 * time.Millisecond
 	p := simulate.New(simulate.Config{RPM: 40, Window: time.Second, TTFT: 5 * time.Millisecond, TokenTime: time.Millisecond, OutputTokens: 20})
 	g := start(t, `
@@ -109,10 +122,13 @@ models: {m: up}
 
 	seen.allOK(t)
 	attempts, refused := counts(p)
-	if refused > 8 { // a burst too many would be 40
+	if refused >= 40 { // a burst too many
 		t.Errorf("the provider refused %v of %v attempts: the time away gave more than a burst", refused, attempts)
 	}
-	harness.Eventually(t, 10*time.Second, "nothing is left", func() bool { return quiet(t, g) })
+	if refused > 8 {
+		t.Missed("the provider refused %v of %v attempts", refused, attempts)
+	}
+	harness.Eventually(t, 30*time.Second, "nothing is left", func() bool { return quiet(t, g) })
 	record(figures{Scenario: "S10 stopped twice", Success: seen.success(), Refused: percent(refused, attempts),
 		Attempts: fmt.Sprintf("%.3f", attempts/float64(seen.all)), Note: fmt.Sprintf("for %v each", stopped)})
 }
@@ -153,7 +169,7 @@ models: {m: up, "*": up}
 		if count > 400 {
 			t.Errorf("%s: %d series, want fewer than 400", c.name, count)
 		}
-		harness.Eventually(t, 10*time.Second, "resources as before", func() bool { now = holds(t, g); return now.like(before) })
+		harness.Eventually(t, 30*time.Second, "resources as before", func() bool { now = holds(t, g); return now.like(before) })
 		notes = append(notes, fmt.Sprintf("%d series %s, %d before", count, c.name, seriesBefore))
 		leaks = append(leaks, fmt.Sprintf("%+.0f MiB", (now.memory-before.memory)/(1<<20)))
 	}

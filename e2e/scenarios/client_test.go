@@ -145,51 +145,6 @@ func arrive(n int, rate float64, do func(i int)) {
 	all.Wait()
 }
 
-// A lateness is how much later than asked this process was woken while a scenario
-// ran: on a machine that is busy with other things nobody can be on time.
-type lateness struct {
-	stop chan struct{}
-	done sync.WaitGroup
-	mean time.Duration // both once ended
-	most time.Duration
-}
-
-func watchLateness() *lateness {
-	l := &lateness{stop: make(chan struct{})}
-	l.done.Go(func() {
-		const nap = 10 * time.Millisecond
-		n, sum := 0, time.Duration(0)
-		for {
-			begin := time.Now()
-			select {
-			case <-l.stop:
-				l.mean = sum / time.Duration(max(n, 1))
-				return
-			case <-time.After(nap):
-			}
-			late := time.Since(begin) - nap
-			n, sum, l.most = n+1, sum+late, max(l.most, late)
-		}
-	})
-	return l
-}
-
-func (l *lateness) end() {
-	close(l.stop)
-	l.done.Wait()
-}
-
-// busy reports whether the machine was too late for bars that a quiet one keeps.
-func (l *lateness) busy() bool { return l.most > 100*time.Millisecond }
-
-// note is for the table, empty on a quiet machine.
-func (l *lateness) note() string {
-	if !l.busy() {
-		return ""
-	}
-	return fmt.Sprintf("the machine was up to %d ms late", l.most.Milliseconds())
-}
-
 // A tally counts answers. It is safe for concurrent use.
 type tally struct {
 	mu      sync.Mutex

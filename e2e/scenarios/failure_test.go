@@ -26,15 +26,15 @@ func TestS6FailingUpstream(t *testing.T) {
 	t.Parallel()
 	t.Run("alone", func(t *testing.T) {
 		t.Parallel()
-		s6(t, false)
+		harness.Rounds(t, func(t *harness.Round) { s6(t, false) })
 	})
 	t.Run("with a second", func(t *testing.T) {
 		t.Parallel()
-		s6(t, true)
+		harness.Rounds(t, func(t *harness.Round) { s6(t, true) })
 	})
 }
 
-func s6(t *testing.T, second bool) {
+func s6(t *harness.Round, second bool) {
 	const rate, deadline = 40, 5 * time.Second
 	bad := simulate.New(simulate.Config{TTFT: 10 * time.Millisecond, TokenTime: simulate.NoWait, OutputTokens: 4})
 	good := simulate.New(simulate.Config{TTFT: 10 * time.Millisecond, TokenTime: simulate.NoWait, OutputTokens: 4})
@@ -56,7 +56,7 @@ breaker: {window: 10s, open: 1s, max_open: 2s}
 	)
 
 	var seen, after tally
-	late := watchLateness()
+	late := harness.WatchLateness()
 	var opened atomic.Bool
 	begin := time.Now()
 	arrive(int(over.Seconds()*rate), rate, func(i int) {
@@ -66,7 +66,7 @@ breaker: {window: 10s, open: 1s, max_open: 2s}
 		if at > recovered+3*time.Second { // the breaker stays open for 2.2 s at most
 			after.add(a)
 			if up := a.header.Get("X-Penstock-Upstream"); up != "bad" {
-				t.Errorf("%v after its recovery the upstream is not used: %v", at-recovered, a)
+				t.Missed("%v after its recovery the upstream is not used: %v", at-recovered, a)
 			}
 		}
 		if at > hanging && !opened.Load() && g.Metric(t, "penstock_breaker_state", `upstream="bad"`) == 2 {
@@ -74,9 +74,9 @@ breaker: {window: 10s, open: 1s, max_open: 2s}
 		}
 	})
 
-	late.end()
-	if seen.longest > deadline+500*time.Millisecond+late.most {
-		t.Errorf("somebody waited %v, want at most the deadline of %v", seen.longest, deadline)
+	late.End()
+	if seen.longest > deadline+500*time.Millisecond+late.Most {
+		t.Missed("somebody waited %v, want at most the deadline of %v", seen.longest, deadline)
 	}
 	attempts, _ := counts(bad)
 	if ratio := attempts / float64(seen.all); ratio > 1.2 {
@@ -85,12 +85,14 @@ breaker: {window: 10s, open: 1s, max_open: 2s}
 	if second {
 		seen.allOK(t)
 	}
-	after.allOK(t)
+	if after.ok != after.all {
+		t.Missed("%d of %d requests failed after the recovery, such as %v", after.all-after.ok, after.all, after.bad[0])
+	}
 	if !opened.Load() {
-		t.Error("the breaker did not open while the upstream hung")
+		t.Missed("the breaker did not open while the upstream hung")
 	}
 	if state := g.Metric(t, "penstock_breaker_state", `upstream="bad"`); state != 0 {
-		t.Errorf("the breaker is in state %v at the end, want closed", state)
+		t.Missed("the breaker is in state %v at the end, want closed", state)
 	}
 	name := "S6 failing upstream, alone"
 	if second {

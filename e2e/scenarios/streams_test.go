@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,6 +85,10 @@ func watch(t testing.TB, c chat, base string, open *atomic.Int64) (w watchedStre
 // word, and none waits for long between them, beside what those wait who read from the
 // provider itself at the same time: the machine may be busy.
 func TestS8OpenStreams(t *testing.T) {
+	harness.Rounds(t, s8)
+}
+
+func s8(t *harness.Round) {
 	const words, pause = 7, 4 * time.Second
 	n := mostStreams(t)
 	config := simulate.Config{TTFT: simulate.NoWait, TokenTime: pause, OutputTokens: words}
@@ -104,7 +110,7 @@ models: {m: up}
 	before := holds(t, g)
 
 	var mu sync.Mutex
-	var broken []string
+	var broken, unanswered []string
 	var longest, atBest time.Duration
 	whole := 0
 	var perStream float64
@@ -137,25 +143,33 @@ models: {m: up}
 			return
 		}
 		open.Add(1) // so that nobody waits for it
-		if len(broken) < 5 {
-			broken = append(broken, fmt.Sprintf("%+v, %v", w, err))
+		if text := fmt.Sprintf("%+v, %v", w, err); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			unanswered = append(unanswered, text)
+		} else {
+			broken = append(broken, text)
 		}
 	})
 	all.Wait()
 
-	if whole != n {
-		t.Errorf("%d of %d streams are not whole, such as %v", n-whole, n, broken)
+	if len(broken) > 0 {
+		t.Errorf("%d of %d streams are not whole, such as %s", len(broken), n, broken[0])
+	}
+	// A gateway that gets no processor for 10 s takes clients for some that send no head.
+	if starved := longest > pause+5*time.Second; len(unanswered) > 0 && !starved {
+		t.Errorf("%d of %d streams were not answered, such as %s", len(unanswered), n, unanswered[0])
+	} else if len(unanswered) > 0 {
+		t.Missed("%d of %d streams were not answered, such as %s", len(unanswered), n, unanswered[0])
 	}
 	if peak := p.Stats().PeakInFlight; peak != n {
-		t.Errorf("%d streams were open at once, want %d", peak, n)
+		t.Missed("%d streams were open at once, want %d", peak, n)
 	}
 	if longest > pause+5*time.Second+3*(atBest-pause) {
-		t.Errorf("a client waited %v between two words that the provider sends every %v, and at best %v", longest, pause, atBest)
+		t.Missed("a client waited %v between two words that the provider sends every %v, and at best %v", longest, pause, atBest)
 	}
 	if perStream > 128<<10 {
 		t.Errorf("%.0f KiB of memory for a stream, want at most 128", perStream/1024)
 	}
-	harness.Eventually(t, 10*time.Second, "nothing is left of the streams", func() bool { return quiet(t, g) })
+	harness.Eventually(t, 30*time.Second, "nothing is left of the streams", func() bool { return quiet(t, g) })
 	record(figures{Scenario: fmt.Sprintf("S8 %d open streams", n), Success: percent(float64(whole), float64(n)), Memory: fmt.Sprintf("%.1f KiB", perStream/1024),
 		Note: fmt.Sprintf("longest gap %.1f s where the provider pauses %v", longest.Seconds(), pause)})
 }

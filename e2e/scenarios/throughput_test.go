@@ -15,6 +15,10 @@ import (
 // covers LIM-01: 300 requests at once share 20 slots, none of which is idle while
 // somebody waits, and the provider never sees a 21st.
 func TestS1Concurrency(t *testing.T) {
+	harness.Rounds(t, s1)
+}
+
+func s1(t *harness.Round) {
 	const requests, slots, each = 300, 20, 200 * time.Millisecond
 	p := simulate.New(simulate.Config{TTFT: each, TokenTime: simulate.NoWait, OutputTokens: 4, Concurrency: slots})
 	g := start(t, `
@@ -22,34 +26,64 @@ upstreams:
   up: {base_url: "%s/v1", limits: {concurrency: 20}}
 models: {m: up}
 `, harness.Serve(t, p))
+	ideal := each * requests / slots
+	bare := bareRounds(t, slots, ideal)
 	var seen tally
 	var all sync.WaitGroup
-	late := watchLateness()
+	late := harness.WatchLateness()
 	begin := time.Now()
 	for range requests {
 		all.Go(func() { seen.add(chat{}.send(t.Context(), g.URL)) })
 	}
 	all.Wait()
 	took := time.Since(begin)
-	late.end()
+	late.End()
+	lost := bare() - ideal
 
 	seen.allOK(t)
 	attempts, refused := counts(p)
 	if refused > 0 || attempts != requests {
 		t.Errorf("the provider saw %v attempts and refused %v, want %d and none", attempts, refused, requests)
 	}
-	if peak := p.Stats().PeakInFlight; peak != slots {
-		t.Errorf("peak of %d in flight at the provider, want all of %d and no more", peak, slots)
+	if peak := p.Stats().PeakInFlight; peak > slots {
+		t.Errorf("peak of %d in flight at the provider, the limit is %d", peak, slots)
+	} else if peak < slots {
+		t.Missed("peak of %d in flight at the provider, want all of %d", peak, slots)
 	}
-	ideal := each * requests / slots
 	ratio := took.Seconds() / ideal.Seconds()
 	// In each round somebody is woken four times: the provider, the gateway at either
-	// side, the client.
-	if took > ideal*11/10+requests/slots*4*late.mean {
-		t.Errorf("took %v, %.3f times the ideal %v; want at most 1.1 (the machine is late by %v in the mean)", took, ratio, ideal, late.mean)
+	// side, the client. Without a gateway it is twice.
+	allowance := requests / slots * 4 * late.Mean
+	if late.Busy() {
+		allowance = max(allowance, 2*lost)
+	}
+	if took > ideal*11/10+allowance {
+		t.Missed("took %v, %.3f times the ideal %v; want at most 1.1 (the machine is late by %v in the mean, and by %v without a gateway)", took, ratio, ideal, late.Mean, lost)
 	}
 	record(figures{Scenario: "S1 300 at once", Success: seen.success(), Refused: percent(refused, attempts),
-		Makespan: fmt.Sprintf("%.3f", ratio), Attempts: fmt.Sprintf("%.2f", attempts/requests), Note: late.note()})
+		Makespan: fmt.Sprintf("%.3f", ratio), Attempts: fmt.Sprintf("%.2f", attempts/requests), Note: late.Note()})
+}
+
+// bareRounds has as many clients as there are slots ask a provider itself, one time after
+// the other, and returns how long that took.
+func bareRounds(t *harness.Round, clients int, ideal time.Duration) (took func() time.Duration) {
+	const each = 200 * time.Millisecond
+	url := harness.Serve(t, simulate.New(simulate.Config{TTFT: each, TokenTime: simulate.NoWait, OutputTokens: 4}))
+	begin := time.Now()
+	var longest time.Duration
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			for range ideal / each {
+				chat{}.send(t.Context(), url)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			longest = max(longest, time.Since(begin))
+		})
+	}
+	return func() time.Duration { all.Wait(); return longest }
 }
 
 // A load is demand on a provider whose limits are known.
@@ -92,7 +126,7 @@ func TestS2ThreeTimesTheQuota(t *testing.T) {
 	} {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			l.run(t)
+			harness.Rounds(t, l.run)
 		})
 	}
 }
@@ -123,7 +157,7 @@ func capped(i int) chat {
 	return c
 }
 
-func (l *load) run(t *testing.T) {
+func (l *load) run(t *harness.Round) {
 	p := simulate.New(l.provider)
 	g := start(t, `
 upstreams:
@@ -136,27 +170,30 @@ queue: {max_wait: {default: 10m}}
 	var samples []sample
 	stop, sampling := make(chan struct{}), sync.WaitGroup{}
 	sampling.Go(func() { samples = sampleUsage(p, &seen, stop) })
-	late := watchLateness()
+	late := harness.WatchLateness()
 	arrive(l.requests, l.rate, func(i int) { seen.add(l.chat(i).send(t.Context(), g.URL)) })
 	close(stop)
 	sampling.Wait()
-	late.end()
+	late.End()
 
 	attempts, refused := counts(p)
 	used := l.used(samples)
 	seen.allOK(t)
 	mostRefused, leastUsed := 0.001, 0.97
-	if late.busy() {
+	if late.Busy() {
 		mostRefused, leastUsed = 0.01, 0.85
 	}
+	if refused > attempts/20 { // what is on its way for long adds to what comes next, but not so much
+		t.Errorf("the provider refused %v of %v attempts (%v)", refused, attempts, p.Stats().Refused)
+	}
 	if refused > attempts*mostRefused {
-		t.Errorf("the provider refused %v of %v attempts (%v), want at most %v", refused, attempts, p.Stats().Refused, mostRefused)
+		t.Missed("the provider refused %v of %v attempts (%v), want at most %v", refused, attempts, p.Stats().Refused, mostRefused)
 	}
 	if used < leastUsed {
-		t.Errorf("%.4f of the quota used while requests waited, want at least %v", used, leastUsed)
+		t.Missed("%.4f of the quota used while requests waited, want at least %v", used, leastUsed)
 	}
 	record(figures{Scenario: l.name, Success: seen.success(), Refused: percent(refused, attempts), Used: percent(used, 1),
-		Attempts: fmt.Sprintf("%.3f", attempts/float64(l.requests)), Note: late.note()})
+		Attempts: fmt.Sprintf("%.3f", attempts/float64(l.requests)), Note: late.Note()})
 }
 
 // A sample is what the provider had charged at a time, and how many requests had
