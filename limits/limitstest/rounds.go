@@ -12,7 +12,8 @@ const rounds = 3
 
 // Rounds runs a test whose figures depend on real time, and runs it anew, up to three
 // times in all, where it fails: a busy machine may spoil a round, but not each of them.
-// What must hold at any speed is better tested without.
+// What must hold at any speed is tested without, or in a round by the Error and Errorf of
+// t itself, which fail the test at once.
 func Rounds(t *testing.T, round func(t testing.TB)) {
 	t.Helper()
 	for n := 1; ; n++ {
@@ -24,7 +25,7 @@ func Rounds(t *testing.T, round func(t testing.TB)) {
 		}()
 		<-done
 		said := r.all()
-		if len(said) == 0 {
+		if len(said) == 0 || t.Failed() {
 			return
 		}
 		for _, text := range said {

@@ -69,7 +69,8 @@ func bound(t testing.TB, events []event, l *limits.Limit, slack time.Duration) {
 			sum += e.n
 			span := e.known.Sub(first.asked) + slack
 			if most := float64(l.Burst) + float64(l.Amount)*float64(span)/float64(l.Window) + 1; float64(sum) > most {
-				t.Fatalf("%d units in %v, at most %.0f may be", sum, span, most)
+				t.Errorf("%d units in %v, at most %.0f may be", sum, span, most)
+				return
 			}
 		}
 	}
@@ -198,6 +199,7 @@ func shareSlots(t *testing.T, server redisstore.Server, n int64) int64 {
 // that was cut off gives back nobody else's.
 func TestSlotsOfADeadReplicaComeBack(t *testing.T) {
 	t.Parallel()
+	whole := t // for what holds at any speed
 	limitstest.Rounds(t, func(t testing.TB) {
 		server := redistest.Start(t)
 		at := redisstore.Server{Addresses: []string{server.Addr}}
@@ -218,20 +220,26 @@ func TestSlotsOfADeadReplicaComeBack(t *testing.T) {
 			dead = append(dead, h)
 		}
 		died := time.Now() // it has never run, so it does not renew
+		// Whether the living one renews in time depends on the machine, and so does what it
+		// gets if it has not. What it has of the dead one's before the lease has ended does not.
+		early := func(n int) {
+			if took := time.Since(renewed); n > 0 && took < lease-100*time.Millisecond {
+				whole.Errorf("%d slots of the dead one were back after %v, before the lease had ended", n, took)
+			}
+		}
 		if _, v := take(t, living, 1, l); v.OK {
+			early(1)
 			t.Fatal("a fifth slot")
 		}
 		for n := 0; n < 2; {
 			if _, v := take(t, living, 1, l); v.OK {
 				n++
 			}
+			early(n)
 			if took := time.Since(died); took > lease+5*time.Second {
 				t.Fatalf("after %v only %d slots are back", took, n)
 			}
 			sleep(20 * time.Millisecond)
-		}
-		if took := time.Since(renewed); took < lease-100*time.Millisecond {
-			t.Errorf("the slots were back after %v, before the lease had ended", took)
 		}
 		sleep(2 * lease) // the living one renews
 		if _, v := take(t, dying, 1, l); v.OK {
