@@ -2,7 +2,6 @@ package plainhttp
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ const maxPooled = direct + 32<<10
 const writtenWithin = 50 * time.Millisecond
 
 var (
-	requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	requests = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
 	writers  = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 32<<10) }}
 	readers  = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readSize) }}
 )
@@ -88,18 +87,18 @@ func (x *exchange) do(req *http.Request) (*http.Response, error) {
 // write writes a short request at once. An error with which an answer may still come is
 // returned with ready: a server that refuses early closes the connection.
 func (x *exchange) write(req *http.Request) (ready bool, err error) {
-	buf := requests.Get().(*bytes.Buffer)
+	pooled := requests.Get().(*[]byte)
+	buf, err := appendRequest((*pooled)[:0], req)
 	defer func() {
-		if buf.Cap() <= maxPooled {
-			buf.Reset()
-			requests.Put(buf)
+		if cap(buf) <= maxPooled {
+			*pooled = buf
+			requests.Put(pooled)
 		}
 	}()
-	buf.Grow(int(req.ContentLength) + 1<<10)
-	if err := req.Write(buf); err != nil {
+	if err != nil {
 		return false, fmt.Errorf("write the request: %w", err)
 	}
-	n, err := x.c.Write(buf.Bytes())
+	n, err := x.c.Write(buf)
 	return n > 0, err
 }
 

@@ -1,8 +1,8 @@
 // Package plainhttp is the client side of HTTP/1.1 without TLS, as local upstreams
 // speak it. The goroutine that asks writes the request and reads the answer itself:
 // a connection has no goroutines of its own, and none of the buffers while it is idle.
-// net/http still writes every request and reads every answer; only what happens between
-// connections and requests is done here.
+// net/http still writes long requests and reads every answer; only short requests and what
+// happens between connections and requests are this package's own.
 package plainhttp
 
 import (
