@@ -2,7 +2,9 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -128,6 +130,11 @@ func (v *validator) routes() {
 			}
 			if text := checkModelName(t.Model); t.Model != "" && text != "" {
 				v.bad(at.key("model"), text)
+			}
+			if twin := slices.IndexFunc(targets[:i], func(o RouteTarget) bool {
+				return o.Upstream == t.Upstream && cmp.Or(o.Model, model) == cmp.Or(t.Model, model)
+			}); twin >= 0 {
+				v.say(at, fmt.Sprintf("this is the same target as %s; list it once, as retries need no second and weight gives it a larger share", p.key("targets").index(twin)))
 			}
 		}
 	}
