@@ -134,7 +134,7 @@ func (v *validator) routes() {
 			if twin := slices.IndexFunc(targets[:i], func(o RouteTarget) bool {
 				return o.Upstream == t.Upstream && cmp.Or(o.Model, model) == cmp.Or(t.Model, model)
 			}); twin >= 0 {
-				v.say(at, fmt.Sprintf("this is the same target as %s; list it once, as retries need no second and weight gives it a larger share", p.key("targets").index(twin)))
+				v.say(at, fmt.Sprintf("this is the same target as %s; list it once; retries need no second, and weight gives it a larger share", pathText(p.key("targets").index(twin))))
 			}
 		}
 	}

@@ -206,22 +206,26 @@ func (g *gateway) stop() {
 	g.work.Wait()
 }
 
-// reloads loads the configuration again on SIGHUP and when its files change.
+// reloads loads the configuration again on SIGHUP and when its files change. The
+// watch waits for each, so that it sees the files that the new one names.
 func (g *gateway) reloads(path string, env *environment, hup <-chan os.Signal) {
-	changed := make(chan struct{}, 1)
-	var mu sync.Mutex
+	var loading, naming sync.Mutex
 	files := append([]string{path}, g.cfg.SecretFiles()...)
+	reload := func() {
+		loading.Lock()
+		defer loading.Unlock()
+		if cfg := g.reload(path, env); cfg != nil {
+			naming.Lock()
+			defer naming.Unlock()
+			files = append([]string{path}, cfg.SecretFiles()...)
+		}
+	}
 	g.worker("watch", func() {
 		err := config.WatchFiles(g.life, func() []string {
-			mu.Lock()
-			defer mu.Unlock()
+			naming.Lock()
+			defer naming.Unlock()
 			return files
-		}, func() {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		})
+		}, reload)
 		if err != nil {
 			g.log.Error("the configuration is not watched any more; send SIGHUP after a change", "error", err.Error())
 		}
@@ -232,12 +236,7 @@ func (g *gateway) reloads(path string, env *environment, hup <-chan os.Signal) {
 			case <-g.life.Done():
 				return
 			case <-hup:
-			case <-changed:
-			}
-			if cfg := g.reload(path, env); cfg != nil {
-				mu.Lock()
-				files = append([]string{path}, cfg.SecretFiles()...)
-				mu.Unlock()
+				reload()
 			}
 		}
 	})
