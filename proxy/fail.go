@@ -35,6 +35,9 @@ func (x *exchange) fail(err error) (abort bool) {
 		x.respondError(e)
 		return false
 	}
+	if alive && x.rec.Status == 0 {
+		x.rec.Status = http.StatusOK // a comment had sent it
+	}
 	if e.Outcome == "client_closed" {
 		return true
 	}

@@ -374,5 +374,8 @@ func TestErrorAfterKeepaliveTravelsInBand(t *testing.T) {
 		if o.status != 200 || !strings.Contains(o.body, `data: {"error":{`) || strings.Contains(o.body, "[DONE]") {
 			t.Errorf("got %d %q", o.status, o.body)
 		}
+		if e := w.explained(o); e.Status != 200 {
+			t.Errorf("the record says status %d, and the client got 200", e.Status)
+		}
 	})
 }
