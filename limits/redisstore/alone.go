@@ -71,14 +71,25 @@ func (o *owner) checkAlone(c *limits.Charge, now micros) (after time.Duration, o
 		_, wait, ok := limits.RateOf(c.Limit, c.Scale).Divided(replicas).Take(l.alone.tat, now, c.N, c.Keep/replicas)
 		return duration(wait), ok
 	}
-	most := max(1, c.Slots()/replicas)
+	place, since := o.s.place(), o.gate.since()
+	most := max(1, place.share(c.Slots()))
 	most -= min(c.Keep/replicas, most-1)
-	if time.Since(o.gate.since()) < o.s.opt.Lease {
+	if time.Since(since) < o.s.opt.Lease {
 		// What the others held then, they may hold still, and a little more than they
 		// had told: an eighth of the slots is left to that.
-		most = min(most, l.part(c.Slots()-c.Slots()/8, replicas))
+		most = min(most, l.firstPart(c.Slots()-c.Slots()/8, place, since))
 	}
 	return 0, int64(len(l.ids)) < most
+}
+
+// firstPart is how many slots a replica may use as long as the others may hold what they
+// held at the loss. One that was idle for a while does not know what that was, and
+// takes its share: what it was told last may be of a rush that is long over.
+func (l *level) firstPart(slots int64, p place, loss time.Time) int64 {
+	if l.held == 0 && loss.Sub(l.told) > beatEvery {
+		return p.share(slots)
+	}
+	return l.part(slots, p)
 }
 
 // checkBriefly reports whether there is a slot that is this replica's by what the
@@ -97,8 +108,8 @@ func (l *level) fresh(o *owner) bool { return time.Since(l.told) < o.s.opt.Lease
 // part is how many slots a replica may use that knows no more of the others than
 // what it was told last: those it held, and its part of what was free. All parts
 // together are no more than there are.
-func (l *level) part(slots, replicas int64) int64 {
-	return l.held + max(0, slots-l.others-l.held)/replicas
+func (l *level) part(slots int64, p place) int64 {
+	return l.held + p.share(max(0, slots-l.others-l.held))
 }
 
 // How long a replica keeps to its part of the slots after a loss.
@@ -111,7 +122,7 @@ const (
 // away for a time, or has lost its state. After a blip, what it knows of the others is
 // right; otherwise it may be wrong until they have stated theirs, so the first part holds.
 func (o *owner) settle(away time.Duration, blip bool) {
-	now, replicas := time.Now(), o.s.live.Load()
+	now, place := time.Now(), o.s.place()
 	if now.Before(o.settled) && o.unsure {
 		if !blip {
 			o.settled = now.Add(settleAfter)
@@ -126,9 +137,9 @@ func (o *owner) settle(away time.Duration, blip bool) {
 		switch {
 		case l.kind != slots:
 		case away < o.s.opt.Lease:
-			l.own = l.part(l.limit.Amount, replicas)
+			l.own = l.part(l.limit.Amount, place)
 		default:
-			l.own = max(1, l.limit.Amount/replicas)
+			l.own = max(1, place.share(l.limit.Amount))
 		}
 	}
 }

@@ -17,7 +17,7 @@ const beatEvery = time.Second
 const beatLife = 5 * beatEvery
 
 // beatScript enters the replica into the list of those that live, counts them, and
-// tells whether it was missing there. It adds before it removes: once a script has
+// tells whether it was missing there and how many stand before it by name. It adds before it removes: once a script has
 // written, a server that is full refuses it nothing, and would count as back.
 var beatScript = redis.NewScript(`
 local clock = redis.call('TIME')
@@ -26,7 +26,9 @@ local till = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
-return {redis.call('ZCARD', KEYS[1]), till <= now and 1 or 0}
+local all, before = redis.call('ZRANGE', KEYS[1], 0, -1), 0
+for _, name in ipairs(all) do if name < ARGV[1] then before = before + 1 end end
+return {#all, till <= now and 1 or 0, before}
 `)
 
 func (s *Store) replicasKey() string { return s.opt.Prefix + "replicas" }
@@ -39,15 +41,16 @@ func (s *Store) beat(ctx context.Context) error {
 	began := time.Now()
 	reply, err := beatScript.Run(ctx, s.client, []string{s.replicasKey()}, s.opt.Replica, beatLife.Milliseconds()).Int64Slice()
 	s.opt.Called(time.Since(began), failure(err))
-	if err == nil && len(reply) == 2 {
-		s.counted(reply[0], reply[1] == 1)
+	if err == nil && len(reply) == 3 {
+		s.counted(reply[0], reply[2], reply[1] == 1)
 	}
 	return err
 }
 
-// counted takes a count of the replicas. After a list in which this one was missing
-// the others are given time to enter theirs again before fewer are believed.
-func (s *Store) counted(n int64, missing bool) {
+// counted takes a count of the replicas, and of those before this one. After a list in
+// which this one was missing the others are given time to enter theirs again before
+// fewer are believed.
+func (s *Store) counted(n, before int64, missing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -56,7 +59,25 @@ func (s *Store) counted(n int64, missing bool) {
 	}
 	if n >= s.live.Load() || now.After(s.recount) {
 		s.live.Store(max(1, n))
+		s.rank.Store(before)
 	}
+}
+
+// A place is this replica's among those that live.
+type place struct {
+	replicas int64
+	rank     int64 // how many stand before it
+}
+
+func (s *Store) place() place { return place{s.live.Load(), s.rank.Load()} }
+
+// share is this replica's of n slots. The shares of all replicas are n together: what
+// cannot be divided goes to those that stand first.
+func (p place) share(n int64) int64 {
+	if p.rank < n%p.replicas {
+		return n/p.replicas + 1
+	}
+	return n / p.replicas
 }
 
 // resign takes the replica off the list.

@@ -103,7 +103,7 @@ func (o *owner) level(limit *limits.Limit) *level {
 			}
 		}
 		l = &level{kind: kindOf(limit), key: o.s.opt.Prefix + "{" + o.group + "}" + limit.ID, ids: make(map[uint64]struct{})}
-		l.own = max(1, limit.Amount/o.s.live.Load())
+		l.own = max(1, o.s.place().share(limit.Amount))
 		o.levels[limit.ID] = l
 	}
 	l.limit = limit

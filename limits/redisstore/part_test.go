@@ -11,7 +11,7 @@ import (
 )
 
 // The parts of the slots that replicas use when they know nothing of each other are
-// together no more than all.
+// together all, and no more.
 func TestPartsOfSlots(t *testing.T) {
 	for _, x := range []struct {
 		name  string
@@ -24,21 +24,23 @@ func TestPartsOfSlots(t *testing.T) {
 		{"some are free", 24, []int64{12, 4, 0}},
 		{"fewer than replicas", 2, []int64{0, 0, 0, 0}},
 		{"all of a few", 2, []int64{1, 0, 1}},
+		{"one of a few", 2, []int64{0, 0, 1}},
+		{"what cannot be divided", 11, []int64{2, 0, 1, 0}},
 		{"made fewer meanwhile", 5, []int64{8, 4, 0}},
 	} {
 		sum, most, used := int64(0), x.slots, int64(0)
 		for _, h := range x.held {
 			used += h
 		}
-		for _, h := range x.held {
+		for i, h := range x.held {
 			l := &level{held: h, others: used - h}
-			p := l.part(x.slots, int64(len(x.held)))
+			p := l.part(x.slots, place{int64(len(x.held)), int64(i)})
 			if p < h {
 				t.Errorf("%s: a part of %d where %d are held", x.name, p, h)
 			}
 			sum += p
 		}
-		if most = max(most, used); sum > most {
+		if most = max(most, used); sum != most {
 			t.Errorf("%s: parts of %d slots of %d", x.name, sum, most)
 		}
 	}
@@ -92,9 +94,13 @@ func TestCountOfReplicas(t *testing.T) {
 		s := newStore(t)
 		step := func(n int64, missing bool, want int64, when string) {
 			t.Helper()
-			s.counted(n, missing)
+			before := s.place()
+			s.counted(n, n-1, missing)
 			if got := s.live.Load(); got != want {
 				t.Errorf("%s: %d replicas, want %d", when, got, want)
+			}
+			if got, believed := s.place(), n == want; believed && got.rank != n-1 || !believed && got != before {
+				t.Errorf("%s: place %+v after %+v", when, got, before)
 			}
 		}
 		step(1, true, 3, "at the start, as configured")

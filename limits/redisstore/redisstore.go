@@ -85,6 +85,7 @@ type Store struct {
 	cluster bool
 	process *limits.Memory   // limits of the process, which nobody shares
 	live    atomic.Int64     // replicas, as last known
+	rank    atomic.Int64     // of this one among them; the last until it is known
 	onLoss  atomic.Int32     // limits.OnLoss
 	wall    func() time.Time // the clock of this machine, which is used until a server has told the time
 	logged  atomic.Int64     // when a loss was logged last, in nanoseconds since 1970
@@ -116,6 +117,7 @@ func New(client redis.UniversalClient, opt Options) *Store {
 	s.wall, s.blip = time.Now, blip
 	s.life, s.end = context.WithCancel(context.Background())
 	s.live.Store(opt.Replicas)
+	s.rank.Store(opt.Replicas - 1)
 	s.uninspected.Store(true)
 	s.SetOnLoss(opt.OnLoss)
 	_, s.cluster = client.(*redis.ClusterClient)
