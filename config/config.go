@@ -245,7 +245,7 @@ type Tokens struct {
 
 // Relay configures how answers go to the client.
 type Relay struct {
-	OnDisconnect string   `yaml:"on_disconnect,omitempty" jsonschema_description:"When the client leaves: cancel the upstream at once, or drain, which reads on to learn the true usage." jsonschema:"enum=cancel,enum=drain,default=cancel"`
+	OnDisconnect string   `yaml:"on_disconnect,omitempty" jsonschema_description:"When the client leaves: cancel the upstream at once, or drain, which reads a stream on to learn its true usage. What has not begun to answer is cancelled either way." jsonschema:"enum=cancel,enum=drain,default=cancel"`
 	DrainFor     Duration `yaml:"drain_for,omitempty" jsonschema_description:"How long a drain reads on." jsonschema:"default=30s"`
 	MaxAnswer    Size     `yaml:"max_answer,omitempty" jsonschema_description:"Answers up to this size are held back until they are whole, so that one cut short can be tried again; larger ones are passed on as they come." jsonschema:"default=256KiB"`
 	WriteTimeout Duration `yaml:"write_timeout,omitempty" jsonschema_description:"How long one write to a client that does not read may take." jsonschema:"default=60s"`

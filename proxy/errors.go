@@ -68,7 +68,8 @@ var (
 		Message: "a WebSocket is opened by a GET request of HTTP/1.1 without a body"}
 	errAdminAPI = &apiError{Status: http.StatusForbidden, Code: "admin_api_refused", Type: typeInvalid, Outcome: "client_error",
 		Message: "the provider's administration API is not served with the gateway's own key; call the provider directly"}
-	errPath = &apiError{Status: http.StatusNotFound, Code: "unknown_path", Type: typeInvalid, Outcome: "client_error",
+	errClass = invalid(http.StatusBadRequest, "invalid_value", "x-penstock-class", "the header x-penstock-class must be interactive, default or batch")
+	errPath  = &apiError{Status: http.StatusNotFound, Code: "unknown_path", Type: typeInvalid, Outcome: "client_error",
 		Message: "this path is not an API path; check the base URL, which usually ends in /v1"}
 	errInternal = &apiError{Status: http.StatusInternalServerError, Code: "internal_error", Type: typeServer, Outcome: "internal",
 		Message: "the gateway failed to handle this request; its log has the reason under this request id"}

@@ -61,9 +61,14 @@ func (x *exchange) identify() error {
 		x.limits = append(own[:len(own):len(own)], team.Limits...)
 	}
 	x.rec.Team, x.rec.Key = caller.Team, caller.Key
-	if c, ok := limits.ParseClass(x.r.Header.Get("X-Penstock-Class")); ok {
+	asked := x.r.Header.Get("X-Penstock-Class")
+	c, known := limits.ParseClass(asked)
+	if known {
 		x.class = max(x.class, c) // a request may only lower its class
 	}
 	x.rec.Class = x.class.String()
+	if asked != "" && !known {
+		return errClass // a batch must not run before others for a slip of the pen
+	}
 	return nil
 }

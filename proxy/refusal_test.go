@@ -219,3 +219,22 @@ func TestMessagesRoundWaitsUp(t *testing.T) {
 		}
 	}
 }
+
+// A request may lower its class, and not raise it; a class that there is not is told.
+func TestClassByHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, sends(200, answerJSON), nil)
+		for asked, want := range map[string]string{"": "default", "batch": "batch", "default": "default", "interactive": "default"} {
+			o := w.chat(hello, "X-Penstock-Class", asked)
+			if e := w.explained(o); o.status != 200 || e.Class != want {
+				t.Errorf("%q: %d, class %q, want %s", asked, o.status, e.Class, want)
+			}
+		}
+		for _, asked := range []string{"bacth", "Batch", "vip"} {
+			if o := w.chat(hello, "X-Penstock-Class", asked); o.status != 400 || o.code() != "invalid_value" || !strings.Contains(o.body, "x-penstock-class") {
+				t.Errorf("%q: %d %s", asked, o.status, o.body)
+			}
+		}
+		w.settled()
+	})
+}
