@@ -58,6 +58,7 @@ type tap struct {
 	failure  []byte
 	started  bool // a meaningful event was seen
 
+	head     []byte // how the last event of a chat began, see likeLast
 	response string // id of the response, for familyResponses
 	sequence int64  // last sequence number, for familyResponses
 }
@@ -125,74 +126,58 @@ type found struct {
 	text     int64   // bytes that the model wrote
 }
 
-// members goes through the members of an event, once and without decoding them.
+// members goes through the members of an event, once and without decoding them. Those of
+// a head like that of the last event have been gone through already.
 func (t *tap) members(e *sse.Event) (f found) {
 	b, flat := e.Data, false // it may be an error
-	for name, i := nextMember(b, 0); name != nil; name, i = nextMember(b, i) {
+	begin := likeLast(t.head, b)
+	plain, dull := 0, begin == 0 && t.family == familyChat // b[:plain] tells nothing
+	for name, i := nextMember(b, begin); name != nil; name, i = nextMember(b, i) {
+		matters := false
 		switch string(name) {
 		case "content", "arguments", "reasoning_content", "reasoning", "text":
-			if t.family == familyChat && b[i] == '"' {
+			if matters = t.family == familyChat && b[i] == '"'; matters {
 				f.text += int64(stringLen(b[i+1:]))
 			}
 		case "delta": // a string in the events of the Responses API
-			if t.family == familyResponses && b[i] == '"' {
+			if matters = t.family == familyResponses && b[i] == '"'; matters {
 				f.text += int64(stringLen(b[i+1:]))
 			}
 		case "finish_reason":
-			if b[i] == '"' {
+			if matters = b[i] == '"'; matters {
 				t.finished++
 			}
 		case "choices":
 			f.noChoice = b[i] == '[' && bytes.HasPrefix(bytes.TrimLeft(b[i+1:], " "), []byte("]"))
+			matters = f.noChoice
 		case "sequence_number":
-			t.sequence = number(b[i:], t.sequence)
+			t.sequence, matters = number(b[i:], t.sequence), true
 		case "usage":
-			if b[i] == '{' && !f.usage {
+			if matters = b[i] == '{'; matters && !f.usage {
 				f.usage = true
 				if use, ok := readUsage(b[i:]); ok {
 					t.usage = use
 				}
 			}
 		case "type", "object":
-			flat = flat || bytes.HasPrefix(b[i:], quotedError)
+			matters = bytes.HasPrefix(b[i:], quotedError)
+			flat = flat || matters
 		case "error":
-			flat = true
+			flat, matters = true, true
+		default:
+			if dull {
+				plain = i
+			}
 		}
+		dull = dull && !matters
+	}
+	if plain > 0 && plain <= maxHead {
+		t.head = append(t.head[:0], b[:plain]...)
 	}
 	if flat || e.Name == nameError {
 		f.error = t.seeError(e)
 	}
 	return f
-}
-
-// nextMember finds the next member of an object, at any depth, in JSON from offset
-// i on. It returns its name, escapes as they are, and the offset of its value,
-// which is within b; the name is nil when there is none.
-func nextMember(b []byte, i int) (name []byte, value int) {
-	for i < len(b) {
-		if b[i] != '"' {
-			i++
-			continue
-		}
-		start := i + 1
-		for i = start; i < len(b) && b[i] != '"'; i++ {
-			if b[i] == '\\' {
-				i++
-			}
-		}
-		end := i
-		for i++; i < len(b) && b[i] <= ' '; i++ {
-		}
-		if i >= len(b) || b[i] != ':' {
-			continue // it was a value
-		}
-		for i++; i < len(b) && b[i] <= ' '; i++ {
-		}
-		if i < len(b) {
-			return b[start:end], i
-		}
-	}
-	return nil, len(b)
 }
 
 // number is the natural number at the beginning of b, or otherwise.
@@ -268,19 +253,6 @@ func (t *tap) count(text int64) {
 		t.events++
 		t.text += text
 	}
-}
-
-// stringLen is the length of a JSON string up to its closing quote.
-func stringLen(b []byte) int {
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i
-		}
-	}
-	return len(b)
 }
 
 // counted is the output seen so far: one token for each event or four bytes,
