@@ -67,6 +67,9 @@ func (c *conn) quiet() bool {
 	return c.raw.Control(c.check) == nil && c.silent
 }
 
+// spoilt reports whether an idle connection is known to be of no more use.
+func (c *conn) spoilt() bool { return c.raw != nil && !c.quiet() }
+
 // Write implements io.Writer, and counts.
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)

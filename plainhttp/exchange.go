@@ -121,7 +121,8 @@ func (x *exchange) writeLong(req *http.Request) {
 }
 
 // head reads the head of the answer. All heads together, with those of answers that
-// only say that there is more to come, are bounded.
+// only say that there is more to come, are bounded by their bytes. Like net/http, it does
+// not count the latter: they are short-lived, and how long they may go on is the caller's.
 func (x *exchange) head(req *http.Request) (*http.Response, error) {
 	x.c.left = x.t.maxHead
 	x.br = readers.Get().(*bufio.Reader)

@@ -5,11 +5,20 @@ import (
 	"time"
 )
 
-// A pool keeps idle connections, at most so many and for so long. It is safe for
-// concurrent use.
+// Idle connections are looked at every few seconds, which takes a system call each: of
+// very many only those of a host that are idle for the longest, as the others are used
+// next.
+const (
+	lookEvery = 5 * time.Second
+	looks     = 500
+)
+
+// A pool keeps idle connections, at most so many and for so long, and not much longer
+// than the upstream does. It is safe for concurrent use.
 type pool struct {
 	most, mostOfHost int
 	timeout          time.Duration // 0 for none
+	every            time.Duration // between two looks
 
 	mu      sync.Mutex
 	hosts   map[string][]*conn // by host, the one that is idle for the longest first
@@ -47,11 +56,11 @@ func (p *pool) put(c *conn) {
 	c.idleAt = time.Now()
 	p.keep(c.host, append(p.hosts[c.host], c))
 	switch {
-	case p.timeout <= 0 || p.size > 1:
+	case p.size > 1:
 	case p.timer == nil:
-		p.timer = time.AfterFunc(p.timeout, p.sweep)
+		p.timer = time.AfterFunc(p.next(p.timeout), p.sweep)
 	default:
-		p.timer.Reset(p.timeout)
+		p.timer.Reset(p.next(p.timeout))
 	}
 }
 
@@ -82,26 +91,39 @@ func (p *pool) evict() {
 	p.keep(oldest.host, idle[:len(idle)-1])
 }
 
-// sweep closes what has been idle for too long.
+// next is how long until the next sweep, where the first connection times out after left.
+func (p *pool) next(left time.Duration) time.Duration {
+	if p.timeout <= 0 {
+		return p.every
+	}
+	return min(p.every, left)
+}
+
+// sweep closes what has been idle for too long, and what the upstream has closed: as no
+// goroutine waits for that, nobody else would see it before the next use.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, next := time.Now(), p.timeout
+	now, first, seen := time.Now(), p.timeout, 0
 	for host, idle := range p.hosts {
-		old := 0
-		for ; old < len(idle) && now.Sub(idle[old].idleAt) >= p.timeout; old++ {
-			idle[old].end()
+		kept := 0
+		for _, c := range idle {
+			left := p.timeout - now.Sub(c.idleAt)
+			seen++
+			if p.timeout > 0 && left <= 0 || seen <= looks && c.spoilt() {
+				c.end()
+				continue
+			}
+			first = min(first, left)
+			idle[kept] = c
+			kept++
 		}
-		if old < len(idle) {
-			next = min(next, p.timeout-now.Sub(idle[old].idleAt))
-		}
-		left := copy(idle, idle[old:])
-		if p.keep(host, idle[:left]); left == 0 {
+		if p.keep(host, idle[:kept]); kept == 0 {
 			delete(p.hosts, host)
 		}
 	}
 	if p.size > 0 {
-		p.timer.Reset(next)
+		p.timer.Reset(p.next(first))
 	}
 }
 

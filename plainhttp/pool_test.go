@@ -23,7 +23,7 @@ func piped(t *testing.T, host string) (c *conn, closed func() bool) {
 
 func TestIdleConnectionsTimeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pool{most: 10, mostOfHost: 10, timeout: time.Minute}
+		p := &pool{most: 10, mostOfHost: 10, timeout: time.Minute, every: 7 * time.Second}
 		first, firstClosed := piped(t, "a")
 		second, secondClosed := piped(t, "a")
 		p.put(first)
@@ -50,7 +50,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pool{most: 4, mostOfHost: 3, timeout: time.Hour}
+		p := &pool{most: 4, mostOfHost: 3, timeout: time.Hour, every: lookEvery}
 		var closed []func() bool
 		for _, host := range []string{"a", "a", "a", "a", "b", "b"} {
 			c, is := piped(t, host)
@@ -75,4 +75,52 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What an upstream has closed is closed here too, long before it times out, and what it
+// has not closed is kept.
+func TestIdleConnectionsAreLookedAt(t *testing.T) {
+	closes := make(chan struct{})
+	u := serving(t, func(p *peer) {
+		if p.number == 2 {
+			if _, err := p.request(); err == nil {
+				p.say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2")
+				<-closes
+			}
+			return
+		}
+		answering(p)
+	})
+	tr := transport(t, nil)
+	tr.idle.every = 10 * time.Millisecond
+	var open []io.Reader
+	for range 3 { // at once, on a connection each
+		resp, err := tr.RoundTrip(get(t, u))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		open = append(open, resp.Body)
+	}
+	for _, body := range open {
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := tr.idleNow(); n != 3 {
+		t.Fatalf("%d connections are idle, want 3", n)
+	}
+	close(closes)
+	for deadline := time.Now().Add(long); tr.idleNow() != 2; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are idle when the upstream has closed one of 3", tr.idleNow())
+		}
+	}
+	<-time.After(5 * tr.idle.every) // more looks
+	if n := tr.idleNow(); n != 2 {
+		t.Errorf("%d connections are idle, want the 2 that are open", n)
+	}
+	if got := must(t, tr, get(t, u)); got != "3" {
+		t.Errorf("connection %s, want 3", got)
+	}
 }

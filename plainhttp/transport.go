@@ -41,7 +41,7 @@ func New(base *http.Transport, maxIdle int) *Transport {
 	if t.maxHead <= 0 {
 		t.maxHead = 1 << 20
 	}
-	t.idle = pool{most: maxIdle, mostOfHost: base.MaxIdleConnsPerHost, timeout: base.IdleConnTimeout}
+	t.idle = pool{most: maxIdle, mostOfHost: base.MaxIdleConnsPerHost, timeout: base.IdleConnTimeout, every: lookEvery}
 	if t.idle.mostOfHost <= 0 {
 		t.idle.mostOfHost = http.DefaultMaxIdleConnsPerHost
 	}
