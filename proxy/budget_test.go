@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -558,4 +560,34 @@ func TestRowsOfRefusals(t *testing.T) {
 			t.Errorf("%d rows, the last of model %q, label %q", len(ledger.all), row.Model, row.Label)
 		}
 	})
+}
+
+// What has been said of a model is not said again, whoever asks at once, and asking costs
+// nothing.
+func TestMentions(t *testing.T) {
+	var m mentions
+	var firsts atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 4 * maxMentions {
+		wg.Go(func() {
+			if m.first(mention{"up", strconv.Itoa(i % (maxMentions / 2))}) {
+				firsts.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := firsts.Load(); n != maxMentions/2 {
+		t.Errorf("%d of %d models were said", n, maxMentions/2)
+	}
+	upstream, model := strings.Repeat("u", 40), strings.Repeat("m", 40)
+	m.first(mention{upstream, model})
+	if n := testing.AllocsPerRun(100, func() { m.first(mention{upstream, model}) }); n != 0 {
+		t.Errorf("%v allocations to ask for what has been said", n)
+	}
+	for i := range 2 * maxMentions {
+		m.first(mention{"another", strconv.Itoa(i)})
+	}
+	if n := len(*m.said.Load()); n != maxMentions {
+		t.Errorf("%d are remembered, want at most %d", n, maxMentions)
+	}
 }

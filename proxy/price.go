@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/limits"
@@ -106,7 +108,7 @@ func (x *exchange) spent(t *provider.Target, use provider.Usage) {
 		Input: use.Input, Output: use.Output, Cached: use.Cached, CacheWrite: use.CacheWrite, Reasoning: use.Reasoning,
 	}, rule)
 	x.rec.Nano, x.rec.Unpriced = nano, !known
-	if !known && x.p.unpriced.first(t.Upstream+"/"+x.labelAt(t)) {
+	if !known && x.p.unpriced.first(mention{t.Upstream, x.labelAt(t)}) {
 		x.p.log.Warn("no price is known for a model, so its requests count as free; set one under prices", "upstream", t.Upstream, "model", x.labelAt(t), "operation", x.call.Op.Name)
 	}
 }
@@ -131,25 +133,39 @@ func (x *exchange) labelAt(t *provider.Target) string {
 	return route.Other
 }
 
+// A mention is a model of an upstream that the log has spoken of.
+type mention struct{ upstream, model string }
+
 // mentions remembers what has been said once. Its names are bounded by the
-// configuration and by route.Seen, and by their number.
+// configuration and by route.Seen, and by their number. Each request may ask, so who asks
+// for what has been said waits for nobody.
 type mentions struct {
-	mu    sync.Mutex
-	names map[string]bool
+	said atomic.Pointer[map[mention]bool] // not changed, but replaced
+	mu   sync.Mutex                       // while it is
 }
 
 const maxMentions = 1000
 
-func (m *mentions) first(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.names[name] || len(m.names) >= maxMentions {
+func (m *mentions) has(x mention) bool {
+	said := m.said.Load()
+	return said != nil && ((*said)[x] || len(*said) >= maxMentions)
+}
+
+// first reports whether something is to be said now. Of too many things nothing is.
+func (m *mentions) first(x mention) bool {
+	if m.has(x) {
 		return false
 	}
-	if m.names == nil {
-		m.names = make(map[string]bool)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.has(x) {
+		return false
 	}
-	m.names[name] = true
+	more := map[mention]bool{x: true}
+	if said := m.said.Load(); said != nil {
+		maps.Copy(more, *said)
+	}
+	m.said.Store(&more)
 	return true
 }
 

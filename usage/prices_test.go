@@ -208,9 +208,14 @@ func TestParseHours(t *testing.T) {
 
 func BenchmarkFind(b *testing.B) {
 	p := New(nil)
-	for b.Loop() {
-		if m := p.Find("openai", "gpt-4o-2024-08-06"); m == nil {
-			b.Fatal("no price")
-		}
+	for _, model := range []string{"gpt-4o-2024-08-06", "no-such-model"} {
+		b.Run(model, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if m := p.Find("openai", model); (m == nil) != (model == "no-such-model") {
+					b.Fatal(m)
+				}
+			}
+		})
 	}
 }
