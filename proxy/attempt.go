@@ -170,7 +170,7 @@ func (x *exchange) queue(targets []*provider.Target, cost limits.Cost) (*limits.
 	}
 	ticket, err := x.p.queue.Join(limits.Request{
 		Team: x.team.Name, Weight: x.team.Weight, Key: x.rec.Key, Class: x.class,
-		Cost: cost, CostAt: x.costAt(cost, targets[0]), Bytes: x.held, MaxWait: max(time.Until(x.respond), time.Millisecond),
+		Cost: cost, CostAt: x.costAt(cost, targets[0]), Bytes: x.held, MaxWait: x.maxWait(),
 		Owner: pick(x.limits, true), Gateway: x.s.Gateway, Targets: live,
 	})
 	if err != nil {

@@ -59,10 +59,6 @@ func (x *exchange) receive() error {
 	return x.scan()
 }
 
-// onTheWay is the most that an answer is given to reach a client before that one's
-// own time limit: told later, it would read a timeout of its own.
-const onTheWay = 500 * time.Millisecond
-
 // patience shortens the time to respond to what the client says that it waits.
 func (x *exchange) patience() {
 	for _, name := range [...]string{"X-Stainless-Timeout", "X-Stainless-Read-Timeout"} {
@@ -71,13 +67,22 @@ func (x *exchange) patience() {
 			continue
 		}
 		if s, err := strconv.ParseFloat(text, 64); err == nil && s > 0 && s < 1e6 {
-			d := time.Duration(s * float64(time.Second))
-			x.hurried = x.hurried || x.begin.Add(d).Before(x.respond)
-			if at := x.begin.Add(d - min(d/20, onTheWay)); at.Before(x.respond) {
-				x.respond = at
+			at := x.begin.Add(time.Duration(s * float64(time.Second)))
+			if at.Before(x.respond) {
+				x.respond, x.hurried = at, true
 			}
 		}
 	}
+}
+
+// maxWait is how long the call may be in the queue. A client with a time limit of its
+// own is told of a refusal so early before it that it reads why, and not a timeout.
+func (x *exchange) maxWait() time.Duration {
+	wait := time.Until(x.respond)
+	if x.hurried {
+		wait -= min(x.respond.Sub(x.begin)/20, 500*time.Millisecond)
+	}
+	return max(wait, time.Millisecond)
 }
 
 // scan finds in the body what decides.

@@ -238,3 +238,18 @@ func TestClassByHeader(t *testing.T) {
 		w.settled()
 	})
 }
+
+// covers LIM-07: a client that says how long it waits hears of a refusal before that.
+func TestRefusalsReachClientsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hangs, nil)
+		w.limit(limits.Concurrency, 1, 0)
+		var wg sync.WaitGroup
+		wg.Go(func() { w.chat(hello) })
+		synctest.Wait()
+		if o := w.chat(hello, "X-Stainless-Timeout", "5"); o.code() != "queue_timeout" || o.took != 4750*time.Millisecond {
+			t.Errorf("%s after %v, want queue_timeout a quarter of a second before the client leaves", o.code(), o.took)
+		}
+		wg.Wait()
+	})
+}
