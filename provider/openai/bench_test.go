@@ -58,3 +58,15 @@ func BenchmarkScan(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkMask(b *testing.B) {
+	events := []byte(strings.Repeat(`data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764097200,"model":"bench-model","choices":[{"index":0,"delta":{"content":" is the answer"},"finish_reason":null}]}`+"\n\n", 40))
+	for _, key := range []string{"bench-upstream-key", "sk-proj-9dKxQ2vT7LmZ4RbW", "sk-ant-api03-aeinst"} {
+		b.Run(key, func(b *testing.B) {
+			b.SetBytes(int64(len(events)))
+			for b.Loop() {
+				mask(events, [][]byte{[]byte(key)})
+			}
+		})
+	}
+}

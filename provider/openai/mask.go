@@ -49,19 +49,49 @@ func namesSecret(header string) bool {
 	return false
 }
 
-// mask overwrites secrets in b with asterisks, so that lengths stay true.
+// mask overwrites secrets in b with asterisks, so that lengths stay true. It looks for the
+// byte of a secret that is the rarest in answers, which takes less time than for its
+// beginning: there an sk- or a Bearer would wait at every s or B.
 func mask(b []byte, secrets [][]byte) {
 	for _, secret := range secrets {
-		for rest := b; ; {
-			at := bytes.Index(rest, secret)
-			if at < 0 {
+		at := rarest(secret)
+		for i := 0; len(b)-i >= len(secret); {
+			found := bytes.IndexByte(b[i+at:len(b)-len(secret)+at+1], secret[at])
+			if found < 0 {
 				break
 			}
-			cover(rest[at : at+len(secret)])
-			rest = rest[at+len(secret):]
+			if i += found; !bytes.HasPrefix(b[i:], secret) {
+				i++
+				continue
+			}
+			cover(b[i : i+len(secret)])
+			i += len(secret)
 		}
 	}
 }
+
+// rarest is the offset of the byte of a secret that is the rarest in answers.
+func rarest(secret []byte) (at int) {
+	for i, c := range secret {
+		if rarity[c] > rarity[secret[at]] {
+			at = i
+		}
+	}
+	return at
+}
+
+// rarity is the place of a byte among those of which JSON in English mostly consists, the
+// most frequent first.
+var rarity = func() (out [256]uint8) {
+	const frequent = "\": etaonisrhldcu,mpfg{}_-ybvk.w[]0123456789xTSIAjCEMPDqBNRLzFOHWGUVKYJXQZ"
+	for i := range out {
+		out[i] = uint8(1 + strings.IndexByte(frequent, byte(i)))
+		if out[i] == 0 {
+			out[i] = 255
+		}
+	}
+	return out
+}()
 
 func cover(b []byte) {
 	for i := range b {
