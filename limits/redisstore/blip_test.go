@@ -17,6 +17,7 @@ type cut struct {
 	testing.TB
 	t     *testing.T // for what holds at any speed
 	at    time.Time
+	known bool // the server knows who holds what
 	blip  time.Duration
 	wire  *lossy
 	alone *redisstore.Store
@@ -29,8 +30,8 @@ func newCut(whole *testing.T, t testing.TB, blip time.Duration) *cut {
 	server := redistest.Start(t)
 	c := &cut{TB: t, t: whole, blip: blip, wire: newLossy(t, server.Addr), slots: limitstest.Slots("a", 24)}
 	p := prefix()
-	c.alone = redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{c.wire.Addr().String()}}, 100*time.Millisecond),
-		redisstore.Options{Prefix: p, Timeout: 100 * time.Millisecond, Replicas: 3})
+	c.alone = redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{c.wire.Addr().String()}}, 500*time.Millisecond),
+		redisstore.Options{Prefix: p, Timeout: 500 * time.Millisecond, Replicas: 3})
 	c.alone.Blip(blip)
 	c.alone.Run(func() { c.kicks.Add(1) })
 	t.Cleanup(func() { c.alone.Close() })
@@ -46,7 +47,7 @@ func newCut(whole *testing.T, t testing.TB, blip time.Duration) *cut {
 		}
 		c.mine = append(c.mine, h)
 	}
-	c.at = time.Now()
+	c.at, c.known = time.Now(), c.alone.Losses() == 0 && others[0].Losses() == 0 && others[1].Losses() == 0
 	c.wire.set(true, 0)
 	for n := 0; n < 18; n++ {
 		if _, v := take(t, others[n%2], 1, c.slots); !v.OK {
@@ -67,10 +68,11 @@ func (c *cut) ask(left time.Duration) limits.Verdict {
 }
 
 // tooMany fails the test: a slot was given that somebody else has. A machine so busy that
-// the replica had lost the server before, or that the blip is over, spoils the round alone.
+// a replica had lost the server before, and decided alone, or that the blip is over, spoils
+// the round alone.
 func (c *cut) tooMany(what string) {
 	c.Helper()
-	if c.alone.Losses() == 1 && time.Since(c.at) < min(c.blip, 5*time.Second) {
+	if c.known && c.alone.Losses() == 1 && time.Since(c.at) < min(c.blip, 5*time.Second) {
 		c.t.Error(what)
 	}
 	c.Error(what)
@@ -113,12 +115,12 @@ func TestBlipTakesNothing(t *testing.T) {
 		}
 		kicks := c.kicks.Load()
 		c.wire.set(false, 0)
-		within(t, 2*time.Second, "the queue is told that the server is back", func() bool { return answers(c.alone)() && c.kicks.Load() > kicks })
+		within(t, 10*time.Second, "the queue is told that the server is back", func() bool { return answers(c.alone)() && c.kicks.Load() > kicks })
 		if v := c.ask(time.Minute); v.OK {
 			c.tooMany("a slot beyond the limit after the blip")
 		}
 		c.mine[1].settle(1)
-		within(t, 2*time.Second, "a slot that came back is used", func() bool { return c.ask(time.Minute).OK })
+		within(t, 10*time.Second, "a slot that came back is used", func() bool { return c.ask(time.Minute).OK })
 	})
 }
 
@@ -139,8 +141,8 @@ func TestLossOutlivesABlip(t *testing.T) {
 			c.tooMany("a slot for somebody who can wait")
 		}
 		kicks := c.kicks.Load()
-		within(t, 3*time.Second, "the queue is told that the loss lasts", func() bool { return c.kicks.Load() > kicks })
-		within(t, 2*time.Second, "the part of the slots is used", func() bool { return c.ask(time.Minute).OK })
+		within(t, 10*time.Second, "the queue is told that the loss lasts", func() bool { return c.kicks.Load() > kicks })
+		within(t, 10*time.Second, "the part of the slots is used", func() bool { return c.ask(time.Minute).OK })
 	})
 }
 
@@ -152,8 +154,8 @@ func TestBlipOfRates(t *testing.T) {
 	limitstest.Rounds(t, func(t testing.TB) {
 		server := redistest.Start(t)
 		wire := newLossy(t, server.Addr)
-		s := redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{wire.Addr().String()}}, 100*time.Millisecond),
-			redisstore.Options{Prefix: prefix(), Timeout: 100 * time.Millisecond, Replicas: 3})
+		s := redisstore.New(redisstore.Connect(redisstore.Server{Addresses: []string{wire.Addr().String()}}, 500*time.Millisecond),
+			redisstore.Options{Prefix: prefix(), Timeout: 500 * time.Millisecond, Replicas: 3})
 		s.Blip(time.Minute)
 		s.Run(func() {})
 		t.Cleanup(func() { s.Close() })
@@ -170,11 +172,12 @@ func TestBlipOfRates(t *testing.T) {
 		if _, v := takeTurn(t, s, time.Minute, 1, small); !v.OK {
 			t.Fatal("refused")
 		}
+		known := s.Losses() == 0
 		wire.set(true, 0)
 		// tooMuch tells of units that the server was not asked for. A machine so busy that
 		// the server was lost before spoils the round alone.
 		tooMuch := func(v limits.Verdict, what string) {
-			if v.OK && s.Losses() == 1 {
+			if v.OK && known && s.Losses() == 1 {
 				whole.Error(what)
 			} else if v.OK {
 				t.Error(what)
@@ -197,9 +200,9 @@ func TestBlipOfRates(t *testing.T) {
 		_, v = takeTurn(t, s, time.Minute, 900_000, big)
 		tooMuch(v, "more than the chunk")
 		wire.set(false, 0)
-		within(t, 2*time.Second, "the rate goes on", func() bool { _, v := takeTurn(t, s, time.Minute, 1, small); return v.OK })
+		within(t, 10*time.Second, "the rate goes on", func() bool { _, v := takeTurn(t, s, time.Minute, 1, small); return v.OK })
 		var got int64
-		within(t, 5*time.Second, "what was charged is what was used", func() bool {
+		within(t, 10*time.Second, "what was charged is what was used", func() bool {
 			s.Look(t.Context(), []*limits.Limit{big})
 			levels, _ := s.Levels(t.Context(), []*limits.Limit{big})
 			got = levels[0].Remaining
