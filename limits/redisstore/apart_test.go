@@ -10,13 +10,17 @@ import (
 	"penstock/limits/redisstore"
 )
 
-// watchApart watches stores until the function that it returns is called with the rate
-// that they share. That returns it with the burst that they may use, however busy the
-// machine is: at each loss a replica may use its part of one more, and its part of the
-// rate for as long as it alone is without the server.
-func watchApart(t testing.TB, stores ...*redisstore.Store) func(l *limits.Limit) *limits.Limit {
+// A watch is how a server was lost to stores.
+type watch struct {
+	stores int
+	losses int           // of all stores together
+	apart  time.Duration // for which some were without it and others were not
+}
+
+// watchApart watches stores until the function that it returns is called.
+func watchApart(t testing.TB, stores ...*redisstore.Store) (end func() watch) {
 	ctx, stop := context.WithCancel(t.Context())
-	var apart time.Duration
+	w := watch{stores: len(stores)}
 	var work sync.WaitGroup
 	work.Go(func() {
 		last := time.Now()
@@ -27,21 +31,27 @@ func watchApart(t testing.TB, stores ...*redisstore.Store) func(l *limits.Limit)
 			}
 			now, differ := time.Now(), away > 0 && away < len(stores)
 			if differ || before {
-				apart += now.Sub(last)
+				w.apart += now.Sub(last)
 			}
 			before, last = differ, now
 		}
 	})
-	return func(l *limits.Limit) *limits.Limit {
+	return func() watch {
 		stop()
 		work.Wait()
-		losses := 0
 		for _, s := range stores {
-			losses += s.Losses()
+			w.losses += s.Losses()
 		}
-		more := *l
-		more.Burst += int64(losses)*(l.Burst/int64(len(stores))+1) + int64(float64(l.Amount)*float64(apart)/float64(l.Window))
-		t.Logf("%d losses, %v apart: a burst of %d in place of %d", losses, apart, more.Burst, l.Burst)
-		return &more
+		t.Logf("%d losses, %v apart", w.losses, w.apart)
+		return w
 	}
+}
+
+// bound is a rate with the burst that the stores may use of it, however busy the machine
+// is: at each loss a store may use its part of one more, and its part of the rate for as
+// long as it alone is without the server.
+func (w watch) bound(l *limits.Limit) *limits.Limit {
+	more := *l
+	more.Burst += int64(w.losses)*(l.Burst/int64(w.stores)+1) + int64(float64(l.Amount)*float64(w.apart)/float64(l.Window))
+	return &more
 }

@@ -194,7 +194,7 @@ func TestSentinelFailsOver(t *testing.T) {
 		left(t, a, all[0], 400)
 		within(t, 10*time.Second, "they know of each other", func() bool { return a.State().Replicas == 2 && b.State().Replicas == 2 })
 		busy := limitstest.Bucket("busy", limits.Requests, 200, time.Second, 50)
-		apart := watchApart(t, a, b)
+		watched := watchApart(t, a, b)
 		stop, log := load(t, busy, a, b)
 		sleep(300 * time.Millisecond)
 		master.Kill()
@@ -202,7 +202,7 @@ func TestSentinelFailsOver(t *testing.T) {
 		within(t, 30*time.Second, "the new master is found", func() bool { return answers(a)() && answers(b)() })
 		sleep(500 * time.Millisecond)
 		stop()
-		lost := apart(busy)
+		lost := watched().bound(busy)
 		lost.Burst += busy.Burst // what the new master had not heard of
 		bound(whole, *log, lost, 50*time.Millisecond)
 		for _, s := range []*redisstore.Store{a, b} {
