@@ -95,6 +95,30 @@ func TestBudgetIsReservedAndSettled(t *testing.T) {
 	})
 }
 
+// A ledgerFunc is a ledger that is a function.
+type ledgerFunc func(*usage.Row)
+
+func (f ledgerFunc) Record(r *usage.Row) { f(r) }
+
+// A request is in flight until it is counted and recorded, so that nothing is missing of
+// what is read once nothing is in flight.
+func TestInFlightUntilRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _ := budgetWorld(t, 10_000, withUsage(9, 4), nil)
+		inFlight, counted := -1.0, -1.0
+		w.p.ledger = ledgerFunc(func(*usage.Row) {
+			inFlight, counted = w.metric("requests_in_flight"), w.metric("requests_total", "outcome", "ok")
+		})
+		if o := w.chat(hello); o.status != 200 {
+			t.Fatalf("%d %s", o.status, o.body)
+		}
+		synctest.Wait()
+		if inFlight != 1 || counted != 1 || w.metric("requests_in_flight") != 0 {
+			t.Errorf("%v in flight and %v counted while it is recorded, %v in flight at the end", inFlight, counted, w.metric("requests_in_flight"))
+		}
+	})
+}
+
 // A spent budget is told so that SDKs stop, and is whole again when its month ends.
 func TestBudgetExceeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

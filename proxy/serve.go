@@ -132,8 +132,8 @@ func (x *exchange) run() (abort bool) {
 		x.total.Stop()
 		x.cancel(nil)
 		p.memory.give(x.held)
-		p.metrics.End()
 		x.record()
+		p.metrics.End() // whoever sees that nothing is in flight finds all of it counted
 		p.inFlight.Add(-1)
 	}()
 	if err := x.handle(); err != nil {
