@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/e2e/harness"
+	"penstock/limits/limitstest"
 	"penstock/limits/redisstore/redistest"
 	"penstock/simulate"
 )
@@ -42,7 +43,7 @@ teams:
 	for range teams {
 		replicas = append(replicas, &replica{Gateway: harness.Start(t, text)})
 	}
-	late := harness.WatchLateness()
+	late := limitstest.WatchLateness()
 	c := newCrowd(t)
 	begin := time.Now()
 	for i, clients := range []int{120, 60} {

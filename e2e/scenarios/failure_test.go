@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"penstock/e2e/harness"
+	"penstock/limits/limitstest"
 	"penstock/simulate"
 )
 
@@ -56,7 +57,7 @@ breaker: {window: 10s, open: 1s, max_open: 2s}
 	)
 
 	var seen, after tally
-	late := harness.WatchLateness()
+	late := limitstest.WatchLateness()
 	var opened atomic.Bool
 	begin := time.Now()
 	arrive(int(over.Seconds()*rate), rate, func(i int) {

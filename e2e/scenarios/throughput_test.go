@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"penstock/e2e/harness"
+	"penstock/limits/limitstest"
 	"penstock/simulate"
 )
 
@@ -30,7 +31,7 @@ models: {m: up}
 	bare := bareRounds(t, slots, ideal)
 	var seen tally
 	var all sync.WaitGroup
-	late := harness.WatchLateness()
+	late := limitstest.WatchLateness()
 	begin := time.Now()
 	for range requests {
 		all.Go(func() { seen.add(chat{}.send(t.Context(), g.URL)) })
@@ -170,7 +171,7 @@ queue: {max_wait: {default: 10m}}
 	var samples []sample
 	stop, sampling := make(chan struct{}), sync.WaitGroup{}
 	sampling.Go(func() { samples = sampleUsage(p, &seen, stop) })
-	late := harness.WatchLateness()
+	late := limitstest.WatchLateness()
 	arrive(l.requests, l.rate, func(i int) { seen.add(l.chat(i).send(t.Context(), g.URL)) })
 	close(stop)
 	sampling.Wait()
