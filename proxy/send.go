@@ -220,9 +220,9 @@ func (x *exchange) learn(a *answer, resp *http.Response) {
 	stated := func(d limits.Dimension, s openai.Stated) limits.Stated {
 		return limits.Stated{Dimension: d, Limit: s.Limit, Remaining: s.Remaining, Reset: s.Reset, Sent: a.sent, Whole: d == limits.Tokens && a.up.kept(a.grant)}
 	}
-	for d, s := range map[limits.Dimension]openai.Stated{limits.Requests: requests, limits.Tokens: tokens} {
+	for _, s := range [...]limits.Stated{stated(limits.Requests, requests), stated(limits.Tokens, tokens)} {
 		if s.Limit > 0 || s.Remaining >= 0 {
-			a.grant.Learn(stated(d, s))
+			a.grant.Learn(s)
 		}
 	}
 	most := x.maxOutput()
