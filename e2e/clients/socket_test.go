@@ -75,7 +75,7 @@ func TestSDKOverWebSocket(t *testing.T) {
 		t.Errorf("%v are open, want 2", n)
 	}
 	_, _ = rt.Close(), rs.Close()
-	harness.Eventually(t, 5*time.Second, "both are closed", func() bool { return s.Gateway.Metric(t, "penstock_websockets") == 0 })
+	harness.Eventually(t, 30*time.Second, "both are closed", func() bool { return s.Gateway.Metric(t, "penstock_websockets") == 0 })
 }
 
 // Messages of every size and kind, and codes of closing, pass both ways.
@@ -162,7 +162,7 @@ func TestDrainWaitsForWebSockets(t *testing.T) {
 	defer func() { _ = conn.CloseNow() }()
 	ended := make(chan error, 1)
 	go func() { ended <- g.Stop(t, 20*time.Second) }()
-	harness.Eventually(t, 10*time.Second, "the drain begins", func() bool { return strings.Contains(g.Logs(), `"draining"`) })
+	harness.Eventually(t, 30*time.Second, "the drain begins", func() bool { return strings.Contains(g.Logs(), `"draining"`) })
 	for range 3 {
 		if err := conn.Write(within(t), websocket.MessageText, []byte("still here")); err != nil {
 			t.Fatal(err)
@@ -211,14 +211,14 @@ func TestWebSocketsLeaveNothing(t *testing.T) {
 				}
 			}
 		}
-		harness.Eventually(t, 10*time.Second, "all are closed and every slot is free", func() bool {
+		harness.Eventually(t, 30*time.Second, "all are closed and every slot is free", func() bool {
 			return g.Metric(t, "penstock_websockets") == 0 && g.Metric(t, "penstock_concurrency_in_use") == 0
 		})
 	}
 	round()
 	before := g.Descriptors(t)
 	round()
-	harness.Eventually(t, 10*time.Second, "no goroutine and no descriptor is left", func() bool {
+	harness.Eventually(t, 30*time.Second, "no goroutine and no descriptor is left", func() bool {
 		return g.Descriptors(t) <= before+5 && g.Goroutines(t) < 60
 	})
 }

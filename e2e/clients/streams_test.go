@@ -129,7 +129,7 @@ func TestFailover(t *testing.T) {
 		}
 		// The first upstream is passed over while it pauses after a failure, here for a
 		// millisecond.
-		harness.Eventually(t, 5*time.Second, model+": the second upstream answers after the first has failed", func() bool {
+		harness.Eventually(t, 30*time.Second, model+": the second upstream answers after the first has failed", func() bool {
 			text, err := read(c.Chat.Completions.NewStreaming(within(t), hello(model), option.WithResponseInto(&resp)))
 			if text == "" || err != nil || resp.Header.Get("X-Penstock-Upstream") != "main" {
 				t.Errorf("%s, streamed: %q %v, headers %v", model, text, err, resp.Header)
@@ -165,8 +165,8 @@ func TestAbortMidStream(t *testing.T) {
 	if !errors.Is(stream.Err(), context.Canceled) {
 		t.Errorf("error is %v", stream.Err())
 	}
-	harness.Eventually(t, 2*time.Second, "the provider is told", func() bool { return s.Faulty.Stats().InFlight == 0 })
-	harness.Eventually(t, 2*time.Second, "the abort is counted as the client's", func() bool {
+	harness.Eventually(t, 30*time.Second, "the provider is told", func() bool { return s.Faulty.Stats().InFlight == 0 })
+	harness.Eventually(t, 30*time.Second, "the abort is counted as the client's", func() bool {
 		return s.Gateway.Metric(t, "penstock_requests_total", `outcome="client_closed"`) == 1
 	})
 	if s.Gateway.Metric(t, "penstock_attempts_total", `result="broken"`) != 0 {
@@ -198,7 +198,7 @@ func TestClosingBehindDoneIsSuccess(t *testing.T) {
 			t.Fatalf("got %q, %v", text, err)
 		}
 	}
-	harness.Eventually(t, 3*time.Second, "five successes", func() bool {
+	harness.Eventually(t, 30*time.Second, "five successes", func() bool {
 		return g.Metric(t, "penstock_requests_total", `outcome="ok"`) == 5
 	})
 	if n := g.Metric(t, "penstock_requests_total", `outcome="client_closed"`); n != 0 {
