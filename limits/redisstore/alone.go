@@ -194,7 +194,7 @@ func (o *owner) chargeAlone(id uint64, c *limits.Charge, now micros) {
 		c.At = l.spent(now).Start
 		o.giveAlone(l, c, -c.N, now)
 	case rate:
-		c.At = o.reserve(l, l.at(now)-o.early())
+		c.At = o.reserve(l, now)
 		o.giveAlone(l, c, -c.N, now)
 	}
 }
@@ -221,20 +221,27 @@ func (o *owner) giveAlone(l *level, c *limits.Charge, n int64, now micros) {
 // at most one burst.
 func (l *level) settleAlone(now micros) {
 	n := l.alone.spent
-	if n == 0 {
+	switch {
+	case n == 0:
 		return
+	case l.kind == rate:
+		l.pending.add(l.owed())
+	case l.purse.At(l.limit, now).Start == l.alone.window:
+		l.pay(n, now)
 	}
 	l.alone.spent = 0
-	if l.kind == purse {
-		if l.purse.At(l.limit, now).Start == l.alone.window {
-			l.pay(n, now)
-		}
-		return
-	}
-	r := limits.RateOf(l.limit, 0)
+}
+
+// owed is what was spent of a rate alone, as it will be told.
+func (l *level) owed() micros {
+	r, n := limits.RateOf(l.limit, 0), l.alone.spent
 	if n < 0 {
-		l.pending.add(-worthDown(r, -n))
-		return
+		return -worthDown(r, -n)
 	}
-	l.pending.add(worth(r, min(n, r.Burst())))
+	return worth(r, min(n, r.Burst()))
+}
+
+// ahead is what is left to pay of a rate, with what was spent alone.
+func (o *owner) ahead(l *level, now micros) micros {
+	return max(max(l.at(now)-o.early(), 0)+l.owed(), 0)
 }

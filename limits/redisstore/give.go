@@ -52,7 +52,7 @@ func (o *owner) giveRate(l *level, c *limits.Charge, now micros) bool {
 	if c.N+c.Late < 0 {
 		more = -c.N
 	}
-	l.past.Note(max(l.at(now)-o.early(), 0))
+	l.past.Note(o.ahead(l, now))
 	switch most := l.past.Refund(c.At, worthDown(r, back), c.Ends); {
 	case most < worthDown(r, back):
 		l.pending.add(-most)
@@ -83,7 +83,7 @@ func (o *owner) lower(limit *limits.Limit, units int64) {
 		return
 	}
 	l.chunk.units, l.chunk.until = 0, 0
-	l.past.Note(max(l.at(now)-o.early(), 0))
+	l.past.Note(o.ahead(l, now))
 	l.pending.least = max(l.pending.least, min(maxMicros, r.Lower(now, now, units)-now))
 	o.mark(l)
 	if o.gate.down.Load() {

@@ -86,3 +86,28 @@ func TestLostCallIsGivenBackAsItWasMade(t *testing.T) {
 		t.Errorf("given back %+v, want %+v", got, want)
 	}
 }
+
+// covers DIST-06: what was spent alone, because a reply did not come, is left to pay as
+// well: what is not used of it is given back, though the server knows of none of it yet.
+func TestWhatWasSpentAloneIsGivenBack(t *testing.T) {
+	s := newIdle(t)
+	limit := &limits.Limit{ID: "team/x/tokens", Scope: limits.ScopeTeam, Owner: "x", Dimension: limits.Tokens, Amount: 1000, Window: 24 * time.Hour, Burst: 1000}
+	o := s.owner(groupOf(limit))
+	l, charges := o.level(limit), []limits.Charge{{Limit: limit, N: 100}}
+	c := &call{o: o, seq: 1, levels: []*level{l}, asks: []*ask{{charges: charges, done: make(chan struct{})}}, began: time.Now()}
+	o.failed(c, errLate)
+	if v, err := o.takeAlone(1, nil, charges, o.now()); err != nil || !v.OK {
+		t.Fatal(v, err)
+	}
+	server := o.now()
+	reply := []any{server, int64(0), int64(-1), "", int64(0), int64(0), int64(0)} // it has not run; nothing is charged
+	if err := o.answered(&call{o: o, seq: 1, levels: c.levels, began: time.Now()}, reply); err != nil {
+		t.Fatal(err)
+	}
+	charges[0].N, charges[0].Ends = 40, true
+	o.give(1, charges)
+	l.settleAlone(server)
+	if got, want := l.pending.charge-l.pending.refund, worth(limits.RateOf(limit, 0), 60); got != want {
+		t.Errorf("%d µs are to be told for 60 of 100, want %d", got, want)
+	}
+}

@@ -53,7 +53,7 @@ func (o *owner) answered(c *call, reply []any) error {
 			l.purse, mark = limits.Purse{Start: own, Spent: value}, own
 		case rate:
 			l.tat = value
-			l.past.Note(max(value-server-chunk-c.charged(l), 0))
+			l.past.Note(max(max(l.at(server)-server, 0)+l.owed()-chunk-c.charged(l), 0))
 		}
 		if chunk > 0 {
 			l.gotChunk(chunk, mark, server)

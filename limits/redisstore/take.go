@@ -83,7 +83,7 @@ func (o *owner) takeHere(id uint64, charges []limits.Charge) bool {
 			l.ids[id] = struct{}{}
 			continue
 		case rate:
-			c.At = o.reserve(l, l.at(now)-o.early())
+			c.At = o.reserve(l, now)
 		case purse:
 			c.At = l.purse.At(l.limit, now).Start
 		}
@@ -110,10 +110,10 @@ func (o *owner) metHere(c *limits.Charge, now micros, clock time.Time) bool {
 	return left > 0 && left >= c.N && l.left(now, c)-c.N >= c.Keep
 }
 
-// reserve numbers a charge on a rate, before which so much was left to pay.
-func (o *owner) reserve(l *level, ahead micros) int64 {
+// reserve numbers a charge on a rate, before it is made.
+func (o *owner) reserve(l *level, now micros) int64 {
 	o.turns++
-	l.past.Note(max(ahead, 0))
+	l.past.Note(o.ahead(l, now))
 	l.past.Reserve(o.turns)
 	return o.turns
 }
