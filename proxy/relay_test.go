@@ -287,6 +287,7 @@ func TestClientLeavesTheQueue(t *testing.T) {
 		second, leave := context.WithTimeout(t.Context(), 2*time.Second)
 		defer leave()
 		w.do(w.request("POST", "/v1/chat/completions", hello).WithContext(second))
+		synctest.Wait() // until the server knows that it has left
 		stop()
 		synctest.Wait()
 		w.settled()
