@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"errors"
 	"strconv"
 
 	"penstock/provider"
@@ -118,22 +117,25 @@ func member(object []byte, quoted string) (value []byte) {
 }
 
 // maxUsage bounds what is believed of one answer, so that one broken report cannot
-// put a team into debt for ever.
+// put a team into debt for ever. No model takes or gives nearly as much.
 const maxUsage = 100_000_000
 
 // tokens reads a number of tokens, which some servers write as a string. It is not ok
-// where the value cannot be one: a negative number, say.
+// where the value cannot be one: a negative number, or one beyond maxUsage.
 func tokens(value []byte) (n int64, ok bool) {
 	text := bytes.Trim(value, `"`)
 	if len(bytes.TrimLeft(text, "0123456789")) == 0 { // as almost all are written
 		if len(text) == 0 {
 			return 0, len(value) == 0
 		}
-		return min(number(text, maxUsage), maxUsage), true
+		if n = number(text, maxUsage+1); n > maxUsage {
+			return 0, false
+		}
+		return n, true
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) || !(f >= 0) { // nor is NaN one
+	if err != nil || !(f >= 0 && f <= maxUsage) { // nor is NaN one
 		return 0, false
 	}
-	return int64(min(f, maxUsage)), true
+	return int64(f), true
 }

@@ -34,7 +34,10 @@ func TestReadUsage(t *testing.T) {
 		`{"usage":{"prompt_tokens":null,"completion_tokens":null}}`:                                                          {},
 		`{"usage":{"prompt_tokens":null,"total_tokens":8}}`:                                                                  {Input: 8, Reported: true},
 		`{"usage":{"prompt_tokens":-9,"completion_tokens":"x"}}`:                                                             {},
-		`{"usage":{"prompt_tokens":1e300,"completion_tokens":9223372036854775807,"total_tokens":99999999999999999999999}}`:   {Input: maxUsage, Output: maxUsage, Reported: true},
+		`{"usage":{"prompt_tokens":1e300,"completion_tokens":9223372036854775807,"total_tokens":99999999999999999999999}}`:   {},
+		`{"usage":{"prompt_tokens":1,"completion_tokens":100000000}}`:                                                        {Input: 1, Output: maxUsage, Reported: true},
+		`{"usage":{"prompt_tokens":1,"completion_tokens":100000001}}`:                                                        {},
+		`{"usage":{"prompt_tokens":1,"completion_tokens":1.1e8}}`:                                                            {},
 	} {
 		got, _ := usageIn([]byte(body))
 		if got != want {
@@ -75,8 +78,8 @@ func FuzzUsage(f *testing.F) {
 		if string(top["usage"]) != fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d}`, *plain.Usage.Input, *plain.Usage.Output) {
 			return
 		}
-		in, out := min(*plain.Usage.Input, maxUsage), min(*plain.Usage.Output, maxUsage)
-		if use.Reported != (in >= 0 && out >= 0) || use.Reported && (use.Input != in || use.Output != out) {
+		in, out := *plain.Usage.Input, *plain.Usage.Output
+		if use.Reported != (in >= 0 && out >= 0 && in <= maxUsage && out <= maxUsage) || use.Reported && (use.Input != in || use.Output != out) {
 			t.Fatalf("%q: %+v", body, use)
 		}
 	})
